@@ -1,0 +1,66 @@
+"""The nodes as derivatives walk them: the file's own, with stand-ins for rectifiers, SiLUs and the head.
+
+    Relu(x) -> y                         Rectifier(x) -> y          every form of `rectifiers`
+    Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
+    Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
+    Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
+from gbp_onnx.graph.reader import Graph, Node, Tensor
+from gbp_onnx.vjp.registry import GBP_DOMAIN
+
+__all__ = ["View"]
+
+
+class View:
+    """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put."""
+
+    def __init__(self, graph: Graph, head: Node | None = None) -> None:
+        self.graph = graph
+        self.rectifiers = find_rectifiers(graph)
+        inside = {name for r in self.rectifiers.values() for name in r.inside}
+        stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
+        stand_ins.update(_silus(graph))
+        if head is not None:
+            stand_ins[head.index] = Node("Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN)
+        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.name not in inside or n.index in stand_ins]
+
+    def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[str] = ()) -> set[str]:
+        """Names of the tensors that depend on `sources` and reach `targets`, without passing nodes named in `stops`."""
+        stopped = set(stops)
+        forward = {t.name for t in sources}
+        for node in self.nodes:
+            if node.name not in stopped and (forward & node.captures or any(t and t.name in forward for t in node.inputs)):
+                forward.update(t.name for t in node.outputs if t is not None)
+        reached = {t.name for t in targets} & forward
+        for node in reversed(self.nodes):
+            if node.name not in stopped and any(t and t.name in reached for t in node.outputs):
+                reached.update(t.name for t in node.inputs if t is not None and t.name in forward)
+                reached |= node.captures & forward
+        return reached
+
+
+def _rectifier_node(found: Rectifier) -> Node:
+    attrs = {"kind": found.kind, "threshold": found.threshold, "cap": found.cap, "inside": found.inside}
+    return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN)
+
+
+def _silus(graph: Graph) -> dict[int, Node]:
+    """x * sigmoid(x), where nothing else reads the sigmoid, by the index of the Mul."""
+    found = {}
+    for node in graph.nodes:
+        if node.domain != "" or node.op != "Mul" or len(node.inputs) != 2:
+            continue
+        for x, gate in (node.inputs, node.inputs[::-1]):
+            sigmoid = graph.producer(gate)
+            if x is None or gate is None or sigmoid is None or sigmoid.op != "Sigmoid" or sigmoid.inputs[0] is None:
+                continue
+            if sigmoid.inputs[0].name == x.name and len(graph.readers(gate)) == 1 and not graph.is_output(gate):
+                attrs = {"sigmoid": gate, "inside": (sigmoid.name,)}
+                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN)
+    return found

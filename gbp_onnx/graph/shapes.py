@@ -1,0 +1,52 @@
+"""Arithmetic of pads and windows on plain integers. No ONNX objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Axis", "row_major_strides", "same_pads", "window_can_be_empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One spatial axis of a window operator. `size` is None where it is known only at run time."""
+
+    size: int | None
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Positions from a window's first tap to its last, both counted."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+def same_pads(size: int, extent: int, stride: int, upper: bool) -> tuple[int, int]:
+    """Begin and end pads of auto_pad=SAME_UPPER (or SAME_LOWER) for one axis (ONNX Conv, `auto_pad`)."""
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + extent - size, 0)
+    small, large = total // 2, total - total // 2
+    return (small, large) if upper else (large, small)
+
+
+def window_can_be_empty(axis: Axis) -> bool:
+    """Whether some window of a MaxPool may lie wholly in the padding, where ONNX Runtime returns a negative index."""
+    if axis.dilation == 1:
+        return axis.begin >= axis.kernel or axis.end >= axis.kernel
+    if axis.size is None:
+        return axis.begin > 0 or axis.end > 0
+    last = (axis.size + axis.begin + axis.end - axis.extent) // axis.stride + 1  # one more than floor: ceil_mode
+    starts = range(-axis.begin, last * axis.stride - axis.begin + 1, axis.stride)
+    return any(all(not 0 <= s + t * axis.dilation < axis.size for t in range(axis.kernel)) for s in starts)
+
+
+def row_major_strides(shape: Sequence[int]) -> list[int]:
+    """Elements to step over for one step along each axis of a row-major array."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return strides

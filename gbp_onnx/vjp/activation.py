@@ -1,0 +1,219 @@
+"""Activations. Masks read the output where it says the same as the input: that keeps Conv+Relu fusable."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gbp_onnx.graph.emitter import Emitter
+from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.vjp.common import masked, unbroadcast
+from gbp_onnx.vjp.registry import GBP_DOMAIN, Cotangents, Refusal, vjp
+
+__all__ = ["gate"]
+
+# --- rectifiers ---------------------------------------------------------------------------------------------------
+
+
+@vjp("Rectifier", domain=GBP_DOMAIN)
+def rectifier(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * [x > 0], capped: ct * [0 < x < cap] (f'(0) = 0)"""
+    return (masked(op, gate(op, node), ct),)
+
+
+def gate(op: Emitter, node: Node) -> Tensor:
+    """f'(x) of a rectifier as booleans: 0 < y, and y < cap; x > alpha for a thresholded one with alpha < 0."""
+    x, y = node.inputs[0], node.outputs[0]
+    threshold, cap = node.attrs.get("threshold", 0.0), node.attrs.get("cap")
+    if threshold < 0:
+        made: Tensor = op.Greater(x, threshold)
+        return made
+    above: Tensor = op.Greater(y, 0.0)
+    return above if cap is None else op.And(above, op.Less(y, cap))
+
+
+@vjp("Relu")
+def relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * [y > 0]"""
+    return (masked(op, op.Greater(node.outputs[0], 0.0), ct),)
+
+
+@vjp("ThresholdedRelu")
+def thresholded_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * [x > alpha]"""
+    return (masked(op, op.Greater(node.inputs[0], node.attrs["alpha"]), ct),)
+
+
+@vjp("Clip", since=11)
+def clip(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * [min <= x <= max], both ends included (as torch.clamp)"""
+    x, low, high = node.inputs[0], node.input(1), node.input(2)
+    for bound in (low, high):
+        if bound is None:
+            continue
+        inside = op.GreaterOrEqual(x, bound) if bound is low else op.LessOrEqual(x, bound)
+        ct = masked(op, inside, ct)
+    return (ct,)
+
+
+# --- leaky and smooth ---------------------------------------------------------------------------------------------
+
+
+@vjp("LeakyRelu")
+def leaky_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct where x > 0, else alpha * ct"""
+    return (op.Where(op.Greater(node.inputs[0], 0.0), ct, op.Mul(ct, node.attrs["alpha"])),)
+
+
+@vjp("PRelu", since=7)
+def prelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """x: ct where x > 0, else slope * ct;  slope: sum of ct * x where x <= 0"""
+    x, slope = node.inputs[:2]
+    positive = op.Greater(x, 0.0)
+    to_slope = op.Where(positive, 0.0, op.Mul(ct, x))
+    return op.Where(positive, ct, op.Mul(ct, slope)), unbroadcast(op, to_slope, slope, node.outputs[0])
+
+
+@vjp("Elu")
+def elu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct where x > 0, else ct * (y + alpha)"""
+    x, y = node.inputs[0], node.outputs[0]
+    return (op.Where(op.Greater(x, 0.0), ct, op.Mul(ct, op.Add(y, node.attrs["alpha"]))),)
+
+
+@vjp("Selu")
+def selu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """gamma * ct where x > 0, else ct * (y + gamma * alpha)"""
+    x, y, alpha, gamma = node.inputs[0], node.outputs[0], node.attrs["alpha"], node.attrs["gamma"]
+    return (op.Where(op.Greater(x, 0.0), op.Mul(ct, gamma), op.Mul(ct, op.Add(y, gamma * alpha))),)
+
+
+@vjp("Celu", since=12)
+def celu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct where x > 0, else ct * (y / alpha + 1)"""
+    x, y = node.inputs[0], node.outputs[0]
+    return (op.Where(op.Greater(x, 0.0), ct, op.Mul(ct, op.Add(op.Div(y, node.attrs["alpha"]), 1.0))),)
+
+
+@vjp("Sigmoid")
+def sigmoid(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * y * (1 - y)"""
+    y = node.outputs[0]
+    return (op.Mul(ct, op.Mul(y, op.Sub(1.0, y))),)
+
+
+@vjp("Tanh")
+def tanh(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (1 - y^2)"""
+    y = node.outputs[0]
+    return (op.Mul(ct, op.Sub(1.0, op.Mul(y, y))),)
+
+
+@vjp("HardSigmoid")
+def hard_sigmoid(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """alpha * ct * [0 < y < 1]"""
+    y = node.outputs[0]
+    return (masked(op, op.And(op.Greater(y, 0.0), op.Less(y, 1.0)), op.Mul(ct, node.attrs["alpha"])),)
+
+
+@vjp("HardSwish", since=14)
+def hard_swish(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (x/3 + 1/2) for -3 < x < 3, ct above, 0 below"""
+    x = node.inputs[0]
+    inner = masked(op, op.Greater(x, -3.0), op.Mul(ct, op.Add(op.Mul(x, 1 / 3), 0.5)))
+    return (op.Where(op.Less(x, 3.0), inner, ct),)
+
+
+@vjp("Softplus")
+def softplus(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * sigmoid(x)"""
+    return (op.Mul(ct, op.Sigmoid(node.inputs[0])),)
+
+
+@vjp("Softsign")
+def softsign(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct / (1 + |x|)^2"""
+    base = op.Add(op.Abs(node.inputs[0]), 1.0)
+    return (op.Div(ct, op.Mul(base, base)),)
+
+
+@vjp("Mish", since=18)
+def mish(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (t + x * (1 - t^2) * sigmoid(x)) with t = tanh(softplus(x))"""
+    x = node.inputs[0]
+    t = op.Tanh(op.Softplus(x))
+    return (op.Mul(ct, op.Add(t, op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), op.Sigmoid(x)))),)
+
+
+@vjp("Swish", since=24)
+def swish(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (s + alpha * x * s * (1 - s)) with s = sigmoid(alpha * x)"""
+    scaled = op.Mul(node.inputs[0], node.attrs["alpha"])
+    s = op.Sigmoid(scaled)
+    return (op.Mul(ct, op.Add(s, op.Mul(scaled, op.Mul(s, op.Sub(1.0, s))))),)
+
+
+@vjp("Silu", domain=GBP_DOMAIN)
+def silu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (s + y * (1 - s)) with s = sigmoid(x): Mul(x, Sigmoid(x)), taken as one activation"""
+    s, y = node.attrs["sigmoid"], node.outputs[0]
+    return (op.Mul(ct, op.Add(s, op.Mul(y, op.Sub(1.0, s)))),)
+
+
+@vjp("Gelu", since=20)
+def gelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (Phi(x) + x * phi(x)), or the derivative of the tanh approximation"""
+    x = node.inputs[0]
+    square = op.Mul(x, x)
+    if node.attrs["approximate"] == "tanh":
+        c = math.sqrt(2 / math.pi)
+        t = op.Tanh(op.Mul(op.Mul(x, c), op.Add(op.Mul(square, 0.044715), 1.0)))
+        slope = op.Mul(op.Add(op.Mul(square, 3 * 0.044715), 1.0), c)
+        local = op.Add(op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, 0.5), op.Mul(op.Sub(1.0, op.Mul(t, t)), slope)))
+    else:
+        cdf = op.Mul(op.Add(op.Erf(op.Mul(x, math.sqrt(0.5))), 1.0), 0.5)
+        pdf = op.Mul(op.Exp(op.Mul(square, -0.5)), 1 / math.sqrt(2 * math.pi))
+        local = op.Add(cdf, op.Mul(x, pdf))
+    return (op.Mul(ct, local),)
+
+
+# --- heads --------------------------------------------------------------------------------------------------------
+
+
+@vjp("Head", domain=GBP_DOMAIN)
+def head(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct (the seed is put in front of the trailing Softmax, LogSoftmax or Sigmoid)"""
+    return (ct,)
+
+
+@vjp("Softmax", since=13)
+def softmax(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """y * (ct - sum(ct * y)) along the axis"""
+    y = node.outputs[0]
+    inner = op.ReduceSum(op.Mul(ct, y), axes=[node.attrs["axis"]], keepdims=1)
+    return (op.Mul(y, op.Sub(ct, inner)),)
+
+
+@vjp("LogSoftmax", since=13)
+def log_softmax(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct - exp(y) * sum(ct) along the axis"""
+    total = op.ReduceSum(ct, axes=[node.attrs["axis"]], keepdims=1)
+    return (op.Sub(ct, op.Mul(op.Exp(node.outputs[0]), total)),)
+
+
+@vjp("Dropout", since=12)
+def dropout(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct (inference; a Dropout that runs in training mode is refused)"""
+    mode = node.input(2)
+    if mode is not None:
+        value = op.value(mode)
+        if value is None or bool(np.any(value)):
+            raise Refusal("it runs in training mode, where its output is random; export the model with eval()")
+    return (ct,)
+
+
+@vjp("ImageScaler")
+def image_scaler(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """scale * ct (experimental operator of the first Core ML conversions)"""
+    return (op.Mul(ct, float(node.attrs.get("scale", 1.0))),)

@@ -1,0 +1,112 @@
+"""Pools and local response normalization."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import onnx
+
+from gbp_onnx.graph.emitter import Emitter
+from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.shapes import window_can_be_empty
+from gbp_onnx.vjp.common import masked, rank_of, reshape_like, scatter_add, zeros
+from gbp_onnx.vjp.registry import Cotangents, vjp
+from gbp_onnx.vjp.windows import Windows, transpose_windows, window_positions, windows_of
+
+_WINDOW_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
+
+
+@vjp("MaxPool", since=8)
+def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct added to the first maximum of each window (row-major), found through the Indices output"""
+    x = node.inputs[0]
+    if node.attrs["storage_order"] == 0:
+        indices = op.forward_output(node, 1, onnx.TensorProto.INT64)
+    else:  # column-major indices: ask again
+        _, indices = op.MaxPool(x, outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs})
+    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    if any(window_can_be_empty(a) for a in windows.axes):
+        # ONNX Runtime gives a window that lies wholly in the padding a negative index, which Scatter would wrap around.
+        inside = op.GreaterOrEqual(indices, 0)
+        indices, ct = op.Where(inside, indices, 0), masked(op, inside, ct)
+    total = scatter_add(op, op.size(x), op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0)
+    return (reshape_like(op, total, x),)
+
+
+@vjp("AveragePool", since=7)
+def average_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct / count, added back to every position of its window"""
+    x, y = node.inputs[0], node.outputs[0]
+    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    share = _per_position(op, node, ct, windows)
+    space = op.Slice(op.Shape(y) if op.known_shape(y) is None else op.shape(y), [2], [2 + len(windows.axes)], [0])
+    planes = op.Reshape(share, op.Concat([-1, 1], space, axis=0))  # every channel is a plane of its own
+    taps = op.constant(np.ones([1, 1, *windows.kernel]), op.elem_type(ct))
+    return (reshape_like(op, transpose_windows(op, planes, taps, windows, like=x), x),)
+
+
+def _per_position(op: Emitter, node: Node, ct: Tensor, windows: Windows) -> Tensor:
+    """ct divided by what the forward divides by: the taps of the window, or those that lie in the input."""
+    if not windows.ceil and windows.same is None and all(a.begin == a.end == 0 for a in windows.axes):
+        made: Tensor = op.Mul(ct, 1 / int(np.prod(windows.kernel)))
+        return made
+    # The forward itself, run on ones, tells what it divides by (conventions differ between opsets under ceil_mode).
+    x, count = node.inputs[0], len(windows.axes)
+    kind = op.elem_type(ct)
+    kept = (*_WINDOW_ATTRS, "count_include_pad")
+    space = op.Slice(op.shape(x), [2], [2 + count], [0])
+    ones = op.Add(zeros(op, op.Concat([1, 1], space, axis=0), kind), 1.0)
+    mean = op.AveragePool(ones, **{k: node.attrs[k] for k in kept if k in node.attrs})
+    inside = []
+    for k in range(count):
+        positions = window_positions(op, ct, windows, x, k)
+        valid = op.And(op.GreaterOrEqual(positions, 0), op.Less(positions, op.dim(x, 2 + k)))
+        taken = op.ReduceSum(op.Cast(valid, to=kind), axes=[1], keepdims=0)
+        inside.append(op.Reshape(taken, [-1 if axis == k else 1 for axis in range(count)]))
+    taps = reduce(op.Mul, inside)
+    weight = op.Div(mean, op.Max(taps, op.constant(1, kind)))
+    product: Tensor = op.Mul(ct, weight)
+    return product
+
+
+@vjp("GlobalAveragePool")
+def global_average_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct / (number of positions), at every position"""
+    x = node.inputs[0]
+    rank = rank_of(op, x)
+    positions = op.ReduceProd(op.Slice(op.shape(x), [2], [rank], [0]), axes=[0], keepdims=0)
+    return (op.Expand(op.Div(ct, op.Cast(positions, to=op.elem_type(ct))), op.shape(x)),)
+
+
+@vjp("GlobalMaxPool")
+def global_max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct at the first maximum of each channel"""
+    x = node.inputs[0]
+    planes = op.Reshape(x, [0, 0, -1])
+    first = op.ArgMax(planes, axis=2, keepdims=1)
+    spread = scatter_add(op, op.Shape(planes), first, op.Reshape(ct, [0, 0, 1]), axis=2)
+    return (reshape_like(op, spread, x),)
+
+
+@vjp("LRN")
+def lrn(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * S^-beta - 2*alpha*beta * x * mean(ct * y / S) over the mirrored channel window, S = bias + alpha * mean(x^2)"""
+    x, y, attrs = node.inputs[0], node.outputs[0], node.attrs
+    size, alpha, beta, rank = attrs["size"], attrs["alpha"], attrs["beta"], rank_of(op, x)
+    before, after = (size - 1) // 2, size // 2  # the window of channel c: c - before .. c + after
+
+    def channel_mean(tensor: Tensor, begin: int, end: int) -> Tensor:
+        flat = [0] * (rank - 2)
+        pooled = op.AveragePool(
+            op.Unsqueeze(tensor, axes=[1]),
+            kernel_shape=[size, *[1] * (rank - 2)],
+            pads=[begin, *flat, end, *flat],
+            count_include_pad=1,
+        )
+        made: Tensor = op.Squeeze(pooled, axes=[1])
+        return made
+
+    scale = op.Add(op.Mul(channel_mean(op.Mul(x, x), before, after), alpha), attrs["bias"])
+    through = channel_mean(op.Div(op.Mul(ct, y), scale), after, before)
+    return (op.Sub(op.Mul(ct, op.Pow(scale, -beta)), op.Mul(op.Mul(x, 2 * alpha * beta), through)),)

@@ -1,0 +1,67 @@
+"""Resize. It is linear and separable: the operator itself, run on an identity matrix, gives each axis its matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbp_onnx.graph.emitter import Emitter
+from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.vjp.common import rank_of
+from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
+
+
+@vjp("Resize", since=11)
+def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """A_h^T @ ct @ A_w, where A = Resize(identity) along one axis; the same for more axes"""
+    x, y, attrs = node.inputs[0], node.outputs[0], node.attrs
+    rank = rank_of(op, x)
+    if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize":
+        raise Refusal("coordinate_transformation_mode=tf_crop_and_resize")
+    if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Refusal(f"keep_aspect_ratio_policy={attrs['keep_aspect_ratio_policy']}")
+    listed = [a % rank for a in attrs.get("axes") or range(rank)]
+    scales = node.input(2)
+    if scales is not None and op.known_shape(scales) == (0,):
+        scales = None
+    out, shape_x = ct, op.known_shape(x) or ()
+    shape_y = op.known_shape(y) or (None,) * rank
+    for k, axis in enumerate(listed):
+        if shape_x[axis] is not None and shape_x[axis] == shape_y[axis] and _scale_is_one(op, scales, k):
+            continue
+        matrix = _axis_matrix(op, node, x, y, axis, None if scales is None else op.Slice(scales, [k], [k + 1], [0]))
+        last = axis == rank - 1
+        perm = list(range(rank))
+        perm[axis], perm[-1] = perm[-1], perm[axis]
+        turned = out if last else op.Transpose(out, perm=perm)
+        product = op.MatMul(turned, op.Transpose(matrix, perm=[1, 0]))
+        out = product if last else op.Transpose(product, perm=perm)
+    return (out,)
+
+
+def _scale_is_one(op: Emitter, scales: Tensor | None, k: int) -> bool:
+    """Whether axis k is copied: with scales given, equal sizes alone do not say so (1.2 may round to 1)."""
+    if scales is None:
+        return True
+    value = op.value(scales)
+    return value is not None and float(value[k]) == 1.0
+
+
+def _axis_matrix(op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale: Tensor | None) -> Tensor:
+    """The transposed matrix of one axis, [size of x, size of y]: the forward's own kernel, run on the identity."""
+    size_x = op.dim(x, axis)
+    size_y = op.dim(y, axis)
+    square = op.Concat(size_x, size_x, axis=0)
+    identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
+    kept = ("coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode", "antialias")
+    attrs = {k: node.attrs[k] for k in kept if k in node.attrs}
+    # As an image [1, 1, size, size] whose width is resized: the form that every kernel has.
+    image = op.Unsqueeze(identity, axes=[0, 1])
+    if scale is not None:
+        scales = op.Concat(op.constant(np.ones(3, np.float32)), op.Cast(scale, to=1), axis=0)
+        resized = op.Resize(image, None, scales, **attrs)
+    else:
+        sizes = op.Concat([1, 1], size_x, size_y, axis=0)
+        resized = op.Resize(image, None, None, sizes, **attrs)
+    matrix = op.Squeeze(resized, axes=[0, 1])
+    made: Tensor = matrix if op.elem_type(x) == 1 else op.Cast(matrix, to=op.elem_type(x))
+    return made
