@@ -49,5 +49,5 @@ def _umask() -> int:
 
 def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(
-        "GBP411", f"cannot write the file ({error.strerror or error})", str(path), "choose another place with -o/--output"
+        "GBP411", f"cannot write the file ({error.strerror or error})", str(path), "choose another place with -o"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import onnx
@@ -13,7 +12,7 @@ import onnx
 from gbp_onnx.canonical.head import Head, find_head
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
-from gbp_onnx.differentiate import as_type, named
+from gbp_onnx.gradient import as_type, named
 from gbp_onnx.errors import InputError, ModelError, OperatorError, Reason
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
@@ -21,9 +20,10 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sh
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
+from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of
 
-__all__ = ["Plan", "build", "is_explainer", "package_version", "plan", "ungated"]
+__all__ = ["Plan", "build", "build_loaded", "is_explainer", "notes", "plan", "reasons_against", "ungated", "with_probes", "with_seed_input"]
 
 EXPLAIN = ("logit", "output")
 
@@ -49,18 +49,34 @@ def build(
     input. A name that is taken gets ``_1``, ``_2``...; metadata ``gbp.inputs`` and ``gbp.outputs`` say which is which.
     Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
+    loaded, where = load_model(model), source_name(model)
+    return build_loaded(
+        loaded, rules, output=output, wrt=wrt, explain=explain, rectify=rectify, where=where, digest=source_sha256(model)
+    )
+
+
+def build_loaded(
+    model: onnx.ModelProto,
+    rules: Sequence[str] | str,
+    *,
+    output: str | None = None,
+    wrt: Sequence[str] | str | None = None,
+    explain: str = "logit",
+    rectify: Iterable[str] = (),
+    where: str,
+    digest: str,
+) -> onnx.ModelProto:
+    """`build` for a model that is loaded already and may be changed; `digest`: the source file's SHA-256."""
     names, families = check_rules(rules), check_rectify(rectify)
-    if explain not in EXPLAIN:
-        raise InputError("GBP410", f"{explain!r} is no way to explain", "explain", f"choose from {', '.join(EXPLAIN)}")
-    where = source_name(model)
-    loaded = load_model(model)
-    if is_explainer(loaded):
+    if is_explainer(model):
         raise ModelError("GBP111", "this model is a built explainer already", where, "build from the model that it was made of")
-    scheme = plan(Graph(canonical_model(loaded)), output=output, wrt=wrt, explain=explain, where=where)
+    scheme = plan(Graph(canonical_model(model)), output=output, wrt=wrt, explain=explain, where=where)
     try:
-        return _emit(scheme, names, families, source_sha256(model))
+        return _emit(scheme, names, families, digest)
     except OperatorError as error:
-        raise (OperatorError.of(error.reasons, where) if error.reasons else error) from None
+        if error.reasons and error.code != "GBP203":
+            raise OperatorError.of(error.reasons, where) from None
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,9 @@ class Plan:
 
 
 def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, explain: str, where: str) -> Plan:
-    """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110."""
+    """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
+    if explain not in EXPLAIN:
+        raise InputError("GBP410", f"{explain!r} is no way to explain", "explain", f"choose from {', '.join(EXPLAIN)}")
     chosen = _choose_output(graph, output, where)
     head = find_head(graph, chosen) if explain == "logit" else None
     inputs = named(graph.inputs, wrt, "input", where) if wrt else [_image_input(graph, where)]
@@ -128,6 +146,61 @@ def notes(scheme: Plan, rules: Sequence[str], families: Iterable[str]) -> list[s
     return found
 
 
+def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason, ...]:
+    """Every reason why this model cannot be explained; empty where it can."""
+    try:
+        _emit(scheme, ("saliency",), check_rectify(families), "")
+    except OperatorError as error:
+        return error.reasons or (Reason(error.code, "", scheme.output.name, error.what),)
+    return ()
+
+
+def with_probes(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
+    """A built explainer that returns, besides, the explained tensor and the seed in front of it: their product is the explained scalar.
+
+    Returns the model and the names of the two (equal to outputs that are there already, where they are).
+    """
+    props = {e.key: e.value for e in explainer.metadata_props}
+    probes = (props["gbp.explained"], props["gbp.seed_at_explained"])
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    present = {o.name for o in model.graph.output}
+    for name in dict.fromkeys(probes):
+        if name not in present:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
+    return model, *probes
+
+
+def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """A built explainer that takes any seed of the output's shape in place of the target, and that input's name."""
+    props = {e.key: e.value for e in explainer.metadata_props}
+    seed, target, output = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"], props["gbp.output"]
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    like = next(o for o in model.graph.output if o.name == output)
+    info = onnx.helper.make_tensor_value_info(seed, like.type.tensor_type.elem_type, None)
+    inputs = [i for i in model.graph.input if i.name != target]
+    del model.graph.input[:]
+    model.graph.input.extend([*inputs, info])
+    needed, kept = {o.name for o in model.graph.output}, []
+    for node in reversed(model.graph.node):
+        if any(name in needed and name != seed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+            needed.update(_captured(node))
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model, seed
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
+    return {name for g in graphs for inner in g.node for name in (*inner.input, *_captured(inner))} | {
+        o.name for g in graphs for o in g.output
+    }
+
+
 def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:
     graph, op = scheme.graph, Emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
@@ -160,6 +233,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.rules": json.dumps(list(rules)),
             "gbp.output": scheme.output.name,
             "gbp.explained": scheme.explained.name,
+            "gbp.head": "" if scheme.head is None else scheme.head.node.op,
             "gbp.inputs": json.dumps({"image": scheme.wrt[0].name, "target": target.name}),
             "gbp.outputs": json.dumps(roles),
             "gbp.seed": seed.name,
@@ -180,8 +254,7 @@ def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
     output = scheme.output
     kind = op.elem_type(output)
     rank = scheme.graph.rank(output)
-    first = (scheme.graph.shape(scheme.wrt[0]) or (None,))[0]
-    if rank == 0 or (rank == 1 and first == 1):  # the export has dropped the batch axis
+    if rank == 0 or (rank == 1 and _single(scheme)):  # the export has dropped the batch axis
         rows = op.Reshape(output, [1, -1])
     else:
         rows = op.Reshape(output, [-1, 1] if rank == 1 else [0, -1])
@@ -195,11 +268,19 @@ def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
     return seed
 
 
+def _single(scheme: Plan) -> bool:
+    """Whether the model takes one image only: a batch axis of 1, or none."""
+    shape = scheme.graph.shape(scheme.wrt[0])
+    return shape is not None and (len(shape) < 4 or shape[0] == 1)
+
+
 def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
-    """int64 [N], N as the image input calls it."""
+    """int64 [N], N as the image input calls it; 1 for an image input without batch axis."""
     info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None])
     dims = infos[scheme.wrt[0].name].type.tensor_type.shape.dim
-    if dims and (dims[0].dim_param or dims[0].dim_value > 0):
+    if len(dims) < 4:
+        info.type.tensor_type.shape.dim[0].dim_value = 1
+    elif dims[0].dim_param or dims[0].dim_value > 0:
         info.type.tensor_type.shape.dim[0].CopyFrom(dims[0])
     return info
 
@@ -245,11 +326,3 @@ def _independent(scheme: Plan) -> OperatorError:
 
 def _is_hard_clip(node: Node) -> bool:
     return node.op == "Clip" and node.domain == ""
-
-
-def package_version() -> str:
-    """The installed version of this package."""
-    try:
-        return version("gbp-onnx")
-    except PackageNotFoundError:
-        return "0+unknown"

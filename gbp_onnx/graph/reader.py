@@ -270,8 +270,8 @@ def _constant_node(node: Node) -> Array | None:
 def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
-    Shapes are taken from the inputs alone. Declared shapes of inner tensors are dropped (exporters write symbols there
-    that mean nothing), and so is a symbol that names two dimensions of the inputs: Paddle calls height and width both "?".
+    Shapes are taken from the inputs alone. Declared shapes of inner tensors and outputs are dropped (exporters write symbols there
+    that mean nothing, and sometimes the wrong rank), and so is a symbol that names two dimensions of the inputs: Paddle calls height and width both "?".
     """
     skeleton = onnx.ModelProto()
     skeleton.ir_version = model.ir_version
@@ -294,9 +294,8 @@ def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
             if dim.dim_value < 0 or (dim.dim_param and symbols.count(dim.dim_param) > 1):
                 dim.Clear()
     for value in graph.output:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0 or dim.dim_param:
-                dim.Clear()
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     custom = {name for node in source.node if node.domain not in STANDARD_DOMAINS for name in node.output}
     graph.value_info.extend(v for v in source.value_info if v.name in custom)
     for data_prop in (True, False):

@@ -137,11 +137,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _wide_to_rgb(image: Image.Image) -> Image.Image:
     """Grey with more than 8 bits: by the 16-bit range where that holds the values."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    top = next((top for top in tops if 0.0 <= low and high <= top), None)
-    grey = values / top if top else (values - low) / (high - low)
+    top = next((top for top in tops if low >= 0.0 and high <= top), None)
+    grey = values / top if top else (values - low) / ((high - low) or 1.0)
     pixels = np.rint(grey * 255.0).astype(np.uint8)
     clear = image.info.get("transparency")  # PNG: one grey value that stands for "nothing here"
     if isinstance(clear, int):

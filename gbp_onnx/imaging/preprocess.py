@@ -144,7 +144,7 @@ def _from_short_form(text: str) -> Preprocess:
 
 
 def _preset(name: Any, where: str) -> Preprocess:
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise unknown("GBP409", "preprocessing preset", name, PRESETS, where)
     return PRESETS[name]
 
@@ -291,8 +291,8 @@ def fit_to_input(preprocess: Preprocess, shape: Sequence[int | str | None], is_i
     a channel count that fits `preprocess` decides, then NCHW. RGB preprocessing goes onto a 1-channel input as grey
     (mean and std weighted like the grey itself) and onto a 4-channel one with an opaque alpha (mean 0, std 1).
 
-    Raises GBP406 where the input takes no photograph, or not with these channels; GBP409 where size or layout contradict it, or where
-    `is_integer` and the numbers are not whole.
+    Raises GBP406 where the input takes no photograph, or not with these channels; GBP409 where size or layout
+    contradict it, or where `is_integer` and the numbers are not whole.
     """
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in shape]
     text = f"[{', '.join('?' if dim is None else str(dim) for dim in shape)}]"
@@ -317,8 +317,7 @@ def _layout(preprocess: Preprocess, dims: Sequence[int | None], text: str) -> st
             raise InputError("GBP409", what, WHERE, "leave the layout out, it is read off the model")
         return preprocess.layout
     static: list[tuple[int | None, str]] = [(first, "NCHW"), (last, "NHWC")]
-    fits = [(count, layout) for count, layout in static if count in (1, 3, 4)]
-    fits = fits or [(count, layout) for count, layout in static if count is None]
+    fits = [pair for pair in static if pair[0] in (1, 3, 4)] or [pair for pair in static if pair[0] is None]
     if not fits:
         what = f"the input {text} has 1, 3 or 4 channels in no layout: it is not an image of the usual kind"
         raise InputError("GBP406", what, fix="call attribute() with an array of this shape")
@@ -452,7 +451,7 @@ def apply(photo: Image.Image, preprocess: Preprocess, dtype: DTypeLike) -> tuple
     if kind.kind in "iu":
         values = _whole(pixels, preprocess, kind)
     else:
-        mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
+        mean, std = np.array(preprocess.mean, np.float32), np.array(preprocess.std, np.float32)
         values = ((pixels.astype(np.float32) * np.float32(preprocess.scale) - mean) / std).astype(kind)
     if preprocess.layout == "NCHW":
         values = np.moveaxis(values, -1, 0)

@@ -58,8 +58,17 @@ def differentiate(
         kind = gradient_type(graph, tensor)
         gradient = as_type(op, cts.get(tensor.name), kind, tensor)
         results.append((op.publish(gradient, f"{tensor.name}_grad"), value_info(infos[tensor.name], "", kind)))
-    inputs = [value_info(infos[name], seed.name) for name, seed in seeds.items()]
+    inputs = [_seed_info(graph, infos[t.name], t, seeds[t.name].name) for t in chosen_out]
     return append(graph, op, inputs, results)
+
+
+def _seed_info(graph: Graph, declared: onnx.ValueInfoProto, output: Tensor, name: str) -> onnx.ValueInfoProto:
+    """The output's declared type and shape; the inferred shape where the declared one has another rank (exporters get it wrong)."""
+    info, rank = value_info(declared, name), graph.rank(output)
+    shape = info.type.tensor_type.shape
+    if rank is None or (info.type.tensor_type.HasField("shape") and len(shape.dim) == rank):
+        return info
+    return onnx.helper.make_tensor_value_info(name, graph.elem_type(output), graph.shape(output))
 
 
 def gradient_type(graph: Graph, tensor: Tensor) -> int:

@@ -1,0 +1,61 @@
+"""``gbp-onnx build``: the explainer as an ONNX file to ship."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, json_option, rule_option
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("-o", "--out", required=True, metavar="OUT.onnx", type=click.Path(), help="The explainer's file.")
+@rule_option
+@click.option("--wrt", multiple=True, metavar="NAME", help="The image input; may be repeated. Default: the first of rank 3 or more.")
+@explained_options
+@image_options
+@json_option
+def build(
+    model: str,
+    out: str,
+    rules: tuple[str, ...],
+    wrt: tuple[str, ...],
+    output: str | None,
+    explain_as: str,
+    rectify: tuple[str, ...],
+    preprocess: str | None,
+    labels: str | None,
+    as_json: bool,
+) -> None:
+    """Write MODEL's explainer: an ONNX file that returns the attributions beside MODEL's own outputs, in any ONNX Runtime.
+
+    \b
+    Examples:
+      gbp-onnx build model.onnx -o explainer.onnx
+      gbp-onnx build model.onnx -o explainer.onnx -r guided --preprocess imagenet --labels labels.txt
+    """
+    from gbp_onnx.graph.assemble import set_metadata
+    from gbp_onnx.graph.files import save_model
+    from gbp_onnx.imaging.preprocess import parse_preprocess
+    from gbp_onnx.labels import read_labels
+    from gbp_onnx.target import build as build_model
+
+    extra = {}
+    if preprocess is not None:
+        extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())
+    if labels is not None:
+        extra["gbp.labels"] = json.dumps(list(read_labels(labels)), ensure_ascii=False)
+    explainer = build_model(model, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify)
+    set_metadata(explainer, extra)
+    save_model(explainer, out)
+    props = {e.key: e.value for e in explainer.metadata_props}
+    for warning in json.loads(props["gbp.warnings"]):
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        facts = {key.removeprefix("gbp."): props[key] for key in ("gbp.output", "gbp.explained", "gbp.source_sha256")}
+        parsed = {key.removeprefix("gbp."): json.loads(props[key]) for key in ("gbp.rules", "gbp.inputs", "gbp.outputs", "gbp.warnings")}
+        click.echo(json.dumps({"file": out, **facts, **parsed}, indent=2))
+    else:
+        click.echo(out)

@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["RULE_NAMES", "explained_options", "image_options", "json_option", "rule_option"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+RULE_NAMES = ("saliency", "deconvnet", "guided")
+"""As in `rules.RULES`; written out, so that --help loads nothing (a test compares them)."""
+
+PROVIDERS = ("auto", "cpu", "cuda")
+
+rule_option = click.option(
+    "-r", "--rule", "rules", multiple=True, type=click.Choice(RULE_NAMES), help="A rule; may be repeated. Default: all three."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON to stdout.")
+
+
+def explained_options(command: Command) -> Command:
+    """What is explained: output, head, leaky and smooth activations."""
+    for option in (
+        click.option(
+            "--rectify",
+            multiple=True,
+            type=click.Choice(("leaky", "smooth")),
+            help="Clamp the arriving gradient at leaky (LeakyRelu, PRelu, Elu...) or smooth (Gelu, SiLU, HardSwish...) activations too.",
+        ),
+        click.option(
+            "--explain",
+            "explain_as",
+            type=click.Choice(("logit", "output")),
+            default="logit",
+            help="Explain the value in front of a trailing Softmax, LogSoftmax or Sigmoid (default), or the output as it is.",
+        ),
+        click.option("--output", metavar="NAME", help="The model output to explain. Default: the first that comes from a Softmax or Sigmoid."),
+    ):
+        command = option(command)
+    return command
+
+
+def image_options(command: Command) -> Command:
+    """How photographs are brought to the model, and what its classes are called."""
+    for option in (
+        click.option("--labels", metavar="FILE", type=click.Path(), help="Class labels: a text file (one a line) or JSON."),
+        click.option(
+            "--preprocess",
+            metavar="SPEC",
+            help="imagenet, keras-caffe, tf, lite, unit, raw; with changes: imagenet,resize=stretch; or a .json file. Default: the model's metadata.",
+        ),
+    ):
+        command = option(command)
+    return command

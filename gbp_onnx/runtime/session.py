@@ -1,0 +1,82 @@
+"""A model that runs: arrays in, arrays out, errors in the project's own words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gbp_onnx.errors import RuntimeFailure
+from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnxruntime
+
+__all__ = ["Session"]
+
+_NEWER = ("Unsupported model IR version", "is under development", "Opset ", "No Op registered")
+
+
+class Session:
+    """An ONNX Runtime session. Thread-safe: `run` may be called from several threads at once.
+
+    `model`: serialised ModelProto, or the path of a model file. `threads`: intra-op threads, 0 = ONNX Runtime's choice.
+    Raises GBP304 where ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, model: bytes | str | os.PathLike[str], providers: Providers | Choice = "auto", *, threads: int = 0, where: str = "") -> None:
+        ort = onnxruntime()
+        self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(
+                model if isinstance(model, bytes) else os.fspath(model), options, providers=list(self.choice.providers)
+            )
+        except Exception as error:
+            raise _refused(error, where) from error
+        self.where = where
+        self.input_types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
+        self.input_shapes: dict[str, list[Any]] = {i.name: list(i.shape) for i in self._session.get_inputs()}
+        self.output_shapes: dict[str, list[Any]] = {o.name: list(o.shape) for o in self._session.get_outputs()}
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers that the session really uses."""
+        return tuple(self._session.get_providers())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Run the model and return its outputs (all, or those that are named). Raises GBP305 where running fails."""
+        names = list(self.output_shapes if outputs is None else outputs)
+        try:
+            values = self._session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise RuntimeFailure(
+                "GBP305",
+                f"ONNX Runtime failed while running the model: {lines[0] if lines else type(error).__name__}",
+                self.where,
+                "check the shapes and the memory that is free; if the model itself runs, please report this",
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+
+def _refused(error: Exception, where: str) -> RuntimeFailure:
+    text = " ".join(str(error).split())
+    fix = "check that the source model itself runs in ONNX Runtime"
+    if any(mark in text for mark in _NEWER):
+        fix = "update onnxruntime, or export the model with an older opset"
+    if "is not a registered function/op" in text or "Could not find an implementation" in text:
+        fix = "the model needs an operator that this build of ONNX Runtime lacks; another provider or a custom-op library may have it"
+    return RuntimeFailure("GBP304", f"ONNX Runtime refuses the model: {text}", where, fix)
+
+
+def _numpy_type(name: str) -> np.dtype[Any] | None:
+    """The NumPy type of an ONNX Runtime type name; None where NumPy has none (bfloat16, sequences)."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    kinds = {"float": "float32", "double": "float64"}
+    try:
+        return np.dtype(kinds.get(inner, inner))
+    except TypeError:
+        return None
