@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gbp_onnx.gradient import differentiate
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
+    from gbp_onnx.gradient import differentiate
     from gbp_onnx.inspection import Inspection, inspect
     from gbp_onnx.target import build
     from gbp_onnx.types import Prediction, Preprocess

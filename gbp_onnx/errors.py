@@ -119,7 +119,7 @@ class OperatorError(GbpError):
         return (type(self), (self.code, what, self.where, self.fix, self.reasons))
 
 
-class RuntimeFailure(GbpError):
+class RuntimeFailure(GbpError):  # noqa: N818 - RuntimeError is taken
     """GBP3xx: ONNX Runtime."""
 
 

@@ -47,12 +47,17 @@ class _Result:
 class Explainer:
     """Explains images under one or several rules, all from one forward pass.
 
-    `model`: a source model or a built explainer, as path, bytes or ModelProto; None is the bundled SqueezeNet 1.1. `rules`: of "saliency",
-    "deconvnet", "guided" (a built explainer brings its own). `providers`: "auto" (CUDA where it truly works, else the CPU), "cpu", "cuda", or
-    ONNX Runtime's list. `preprocess`: a preset, short form, mapping or `Preprocess` (default: the model's metadata, else a guess that
-    each explanation's warnings announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for `build`.
+    `model`: a source model or a built explainer, as path, bytes or ModelProto; None is the bundled SqueezeNet 1.1.
+    `rules`: of "saliency",
+    "deconvnet", "guided" (a built explainer brings its own). `providers`: "auto" (CUDA where it truly works, else the
+    CPU), "cpu", "cuda", or
+    ONNX Runtime's list. `preprocess`: a preset, short form, mapping or `Preprocess` (default: the model's metadata,
+    else a guess that
+    each explanation's warnings announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`,
+    `explain`, `rectify`: as for `build`.
 
-    Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same machine and thread
+    Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
+    machine and thread
     count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
 
     Raises ModelError (GBP1xx), OperatorError (GBP2xx), RuntimeFailure (GBP3xx), InputError (GBP408, GBP409, GBP410).
@@ -80,12 +85,21 @@ class Explainer:
             built = loaded
         else:
             built = build_loaded(
-                loaded, asked, output=output, wrt=wrt, explain=explain, rectify=rectify, where=self.where, digest=source_sha256(source)
+                loaded,
+                asked,
+                output=output,
+                wrt=wrt,
+                explain=explain,
+                rectify=rectify,
+                where=self.where,
+                digest=source_sha256(source),
             )
         self._props = {e.key: e.value for e in built.metadata_props}
         roles = _metadata_object(self._props, "gbp.outputs", self.where)
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
-        self._attributions = {rule: next(v for k, v in roles.items() if k.startswith(f"attribution_{rule}")) for rule in self.rules}
+        self._attributions = {
+            rule: next(v for k, v in roles.items() if k.startswith(f"attribution_{rule}")) for rule in self.rules
+        }
         names = _metadata_object(self._props, "gbp.inputs", self.where)
         self.image_input, self._target_input = names["image"], names["target"]
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
@@ -116,8 +130,10 @@ class Explainer:
     def explain(self, image: Any, target: Target = None) -> Any:
         """Explain one image (path, PIL image or uint8 [H, W, C] array), or each of a list.
 
-        `target`: a class index; a label; "top1" (default); "top5" (five explanations); a list or integer array = one class for each image of
-        a list; a tuple = an index into the output, with or without the batch axis; a float array of the output's shape = any seed.
+        `target`: a class index; a label; "top1" (default); "top5" (five explanations); a list or integer array = one
+        class for each image of
+        a list; a tuple = an index into the output, with or without the batch axis; a float array of the output's shape
+        = any seed.
         Returns an `Explanation`; a list for "top5"; and a list of these for a list of images.
 
         Raises InputError: GBP401..GBP406 (the image), GBP407 (the target), GBP408 (the label).
@@ -128,7 +144,12 @@ class Explainer:
         further = [name for name in self._session.input_types if name not in (self.image_input, self._target_input)]
         if further:
             names = ", ".join(map(repr, further))
-            raise InputError("GBP406", f"the model has further inputs ({names})", self.where, "pass arrays: attribute({name: array, ...})")
+            raise InputError(
+                "GBP406",
+                f"the model has further inputs ({names})",
+                self.where,
+                "pass arrays: attribute({name: array, ...})",
+            )
         photo = read_photo(image)
         fitted = fit_to_input(self.preprocess, self._shape, self._dtype.kind in "iu")
         x, frame = apply(photo, fitted, self._dtype)
@@ -139,10 +160,14 @@ class Explainer:
             return [self._explain_one(feeds, p.index, frame, fitted, where) for p in top_predictions(values, None)]
         return self._explain_one(feeds, target, frame, fitted, where)
 
-    def attribute(self, x: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = None) -> dict[str, NDArray[np.float32]]:
-        """The attributions of a batch that is preprocessed already: {rule: float32 array of the shape and layout of `x`}.
+    def attribute(
+        self, x: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The attributions of a batch that is preprocessed already: {rule: float32 array of the shape and layout of
+        `x`}.
 
-        `x`: the image input's array, batch axis first, or a mapping with every input of the model. `target`: as for `explain`, one for all images
+        `x`: the image input's array, batch axis first, or a mapping with every input of the model. `target`: as for
+        `explain`, one for all images
         or a list (array) with one for each; not "top5". Raises GBP405 (shape or type), GBP407, GBP408.
         """
         feeds = self._checked(x if isinstance(x, Mapping) else {self.image_input: x})
@@ -202,19 +227,30 @@ class Explainer:
             "explained_tensor": self._props["gbp.explained"],
             "head": self.head,
             "providers": list(self.providers),
-            "versions": {"gbp-onnx": package_version(), "built with": self._props["gbp.version"], "onnxruntime": runtime_version()},
+            "versions": {
+                "gbp-onnx": package_version(),
+                "built with": self._props["gbp.version"],
+                "onnxruntime": runtime_version(),
+            },
         }
 
     # --- targets --------------------------------------------------------------------------------------------------
 
     def _seeds(self, target: Target, feeds: _Feeds, count: int) -> NDArray[Any]:
-        """The target as int64 [N], flat indices (-1: the largest value), or as float seeds [N, ...] of the output's shape."""
+        """The target as int64 [N], flat indices (-1: the largest value), or as float seeds [N, ...] of the output's
+        shape.
+        """
         if isinstance(target, np.ndarray) and target.dtype.kind == "f":
             shape = self._image_values(feeds, count).shape
             if target.shape == shape[1:]:
                 target = np.broadcast_to(target, shape)
             if target.shape != shape:
-                raise InputError("GBP407", f"the seed has shape {list(target.shape)}, the output {list(shape)}", "target", "pass a seed of the output's shape")
+                raise InputError(
+                    "GBP407",
+                    f"the seed has shape {list(target.shape)}, the output {list(shape)}",
+                    "target",
+                    "pass a seed of the output's shape",
+                )
             return target
         if isinstance(target, tuple):
             shape = self._image_values(feeds, count).shape
@@ -228,7 +264,9 @@ class Explainer:
         if (flat >= 0).any():
             size = int(np.prod(self._image_values(feeds, count).shape[1:]))
             if flat.max() >= size:
-                raise _out_of_range(f"class {flat.max()}", f"the output has {size} values for each image: 0..{size - 1}")
+                raise _out_of_range(
+                    f"class {flat.max()}", f"the output has {size} values for each image: 0..{size - 1}"
+                )
         return flat
 
     def _class(self, target: Target, feeds: _Feeds, count: int) -> int:
@@ -241,14 +279,30 @@ class Explainer:
             case int() | np.integer() if int(target) >= 0:
                 return int(target)
             case str() if target.lower() == "top5":
-                raise InputError("GBP407", "top5 is for explain(); attribute() takes one target for each image", "target", "pass class indices")
+                raise InputError(
+                    "GBP407",
+                    "top5 is for explain(); attribute() takes one target for each image",
+                    "target",
+                    "pass class indices",
+                )
             case str():
-                labels = None if self._labels is None else labels_for(self._labels, int(np.prod(self._image_values(feeds, count).shape[1:])))
+                labels = (
+                    None
+                    if self._labels is None
+                    else labels_for(self._labels, int(np.prod(self._image_values(feeds, count).shape[1:])))
+                )
                 return find_label(target, labels)
-        raise InputError("GBP407", f"{target!r} is no target", "target", "pass a class index from 0 on, a label, top1, top5, a tuple or a float array")
+        raise InputError(
+            "GBP407",
+            f"{target!r} is no target",
+            "target",
+            "pass a class index from 0 on, a label, top1, top5, a tuple or a float array",
+        )
 
     def _image_values(self, feeds: _Feeds, count: int) -> NDArray[Any]:
-        """The output's shape for this batch as an empty array [N, ...]; the model runs once where its file does not say."""
+        """The output's shape for this batch as an empty array [N, ...]; the model runs once where its file does not
+        say.
+        """
         known = self._session.output_shapes.get(self.output) or []
         if len(known) > 1 and all(isinstance(d, int) and d > 0 for d in known[1:]):
             return np.empty((count, *known[1:]), np.bool_)
@@ -266,8 +320,12 @@ class Explainer:
             return self._run_piece(feeds, seeds)
         pieces = []
         for start in range(0, count, step):
-            rows = np.minimum(np.arange(start, start + step), count - 1)  # the last piece is filled up with its last image
-            pieces.append(self._run_piece({n: v[rows] if len(v) == count else v for n, v in feeds.items()}, seeds[rows]))
+            rows = np.minimum(
+                np.arange(start, start + step), count - 1
+            )  # the last piece is filled up with its last image
+            pieces.append(
+                self._run_piece({n: v[rows] if len(v) == count else v for n, v in feeds.items()}, seeds[rows])
+            )
         return _Result(
             np.concatenate([p.values for p in pieces])[:count],
             {rule: np.concatenate([p.attributions[rule] for p in pieces])[:count] for rule in self.rules},
@@ -307,16 +365,33 @@ class Explainer:
         """The feeds as the session takes them. Raises GBP405."""
         wanted = {n: t for n, t in self._session.input_types.items() if n != self._target_input}
         if set(feeds) != set(wanted):
-            raise InputError("GBP405", f"the model's inputs are {', '.join(wanted)}, not {', '.join(feeds)}", self.where, "pass one array for each input")
+            raise InputError(
+                "GBP405",
+                f"the model's inputs are {', '.join(wanted)}, not {', '.join(feeds)}",
+                self.where,
+                "pass one array for each input",
+            )
         checked = {}
         for name, value in feeds.items():
             array, kind, shape = np.asarray(value), wanted[name], self._session.input_shapes[name]
-            fits = array.ndim == len(shape) and all(not isinstance(d, int) or d < 1 or d == n for d, n in zip(shape[1:], array.shape[1:], strict=True))
+            fits = array.ndim == len(shape) and all(
+                not isinstance(d, int) or d < 1 or d == n for d, n in zip(shape[1:], array.shape[1:], strict=True)
+            )
             if array.dtype.kind not in "fiub" or not fits or array.size == 0:
                 text = f"{array.dtype} {list(array.shape)}"
-                raise InputError("GBP405", f"input {name!r} takes {kind} {list(shape)}, not {text}", self.where, "pass preprocessed arrays, batch axis first")
+                raise InputError(
+                    "GBP405",
+                    f"input {name!r} takes {kind} {list(shape)}, not {text}",
+                    self.where,
+                    "pass preprocessed arrays, batch axis first",
+                )
             if kind is not None and kind.kind in "iu" and array.dtype.kind == "f":
-                raise InputError("GBP405", f"input {name!r} takes {kind}, not {array.dtype}", self.where, "round and convert the array first")
+                raise InputError(
+                    "GBP405",
+                    f"input {name!r} takes {kind}, not {array.dtype}",
+                    self.where,
+                    "round and convert the array first",
+                )
             checked[name] = array.astype(kind, copy=False) if kind is not None else array
         return checked
 
@@ -328,17 +403,24 @@ def _rules_of(asked: tuple[str, ...], built: tuple[str, ...], where: str) -> tup
         return asked if asked != DEFAULT_RULES or built == asked else built
     if asked == DEFAULT_RULES:
         return built
-    raise InputError("GBP410", f"this built explainer has no {', '.join(missing)}", where, f"it has {', '.join(built)}; build it again with more rules")
+    raise InputError(
+        "GBP410",
+        f"this built explainer has no {', '.join(missing)}",
+        where,
+        f"it has {', '.join(built)}; build it again with more rules",
+    )
 
 
 def _one_each(target: Target, count: int) -> list[Any]:
     """One target for each of `count` images."""
-    several = isinstance(target, list) or (isinstance(target, np.ndarray) and target.dtype.kind in "iu" and target.ndim == 1)
-    if not several:
+    if isinstance(target, np.ndarray) and target.dtype.kind in "iu" and target.ndim == 1:
+        target = target.tolist()
+    if not isinstance(target, list):
         return [target] * count
-    if len(target) != count:  # type: ignore[arg-type]
-        raise InputError("GBP407", f"{len(target)} targets for {count} images", "target", "pass one for all, or one for each")  # type: ignore[arg-type]
-    return [t.item() if isinstance(t, np.integer) else t for t in target]  # type: ignore[union-attr]
+    if len(target) != count:
+        what = f"{len(target)} targets for {count} images"
+        raise InputError("GBP407", what, "target", "pass one for all, or one for each")
+    return target
 
 
 def _target_index(flat: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -359,5 +441,7 @@ def _metadata_object(props: Mapping[str, str], key: str, where: str) -> dict[str
         if not isinstance(value, dict):
             raise TypeError(f"it is a {type(value).__name__}")
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelError("GBP112", f"the explainer's metadata {key} cannot be used ({error})", where, "build the explainer again") from error
+        raise ModelError(
+            "GBP112", f"the explainer's metadata {key} cannot be used ({error})", where, "build the explainer again"
+        ) from error
     return value

@@ -31,9 +31,12 @@ TITLES = {"deconvnet": "Deconvnet", "guided": "Guided Backpropagation", "salienc
 class Explanation:
     """The maps of one image for one target.
 
-    `attributions`: {rule: float32 [H, W, C], upright, RGB, in the frame of `image`}, per unit of the model's input. `image`: uint8 [H, W, 3],
-    what the model saw. `target`: the class index, or the index into the image's output, or None for a seed. `score`: the output's value there;
-    `explained`: the explained scalar (the logit in front of the head). `predictions`: the five largest values of the output.
+    `attributions`: {rule: float32 [H, W, C], upright, RGB, in the frame of `image`}, per unit of the model's input.
+    `image`: uint8 [H, W, 3],
+    what the model saw. `target`: the class index, or the index into the image's output, or None for a seed. `score`:
+    the output's value there;
+    `explained`: the explained scalar (the logit in front of the head). `predictions`: the five largest values of the
+    output.
     """
 
     attributions: dict[str, NDArray[np.float32]]
@@ -64,7 +67,13 @@ class Explanation:
         """The target in words."""
         if self.label is not None:
             return self.label
-        return "a seed" if self.target is None else f"class {self.target}" if isinstance(self.target, int) else f"output{list(self.target)}"
+        return (
+            "a seed"
+            if self.target is None
+            else f"class {self.target}"
+            if isinstance(self.target, int)
+            else f"output{list(self.target)}"
+        )
 
     @property
     def score_text(self) -> str:
@@ -80,10 +89,12 @@ class Explanation:
         return [("Photograph", self.image), *drawn]
 
     def figure(self, style: str = "color", **options: Any) -> Image.Image:
-        """The photograph and its maps side by side, class and score above. `options`: percentile, colormap (see `imaging.render`)."""
+        """The photograph and its maps side by side, class and score above. `options`: percentile, colormap (see
+        `imaging.render`).
+        """
         from gbp_onnx.imaging.figure import four_panels
 
-        return four_panels(self.panels(style, **options), self.heading, self.source)
+        return four_panels(self.panels(style, **options), self.heading, Path(self.source).name)
 
     def picture(self, rule: str, style: str = "color", **options: Any) -> NDArray[np.uint8]:
         """One map as a picture, uint8 [H, W, 3]."""
@@ -91,15 +102,27 @@ class Explanation:
 
         return render(self._map(rule), style, **options)
 
-    def overlay(self, rule: str, style: str = "color", *, alpha: float = 0.8, whole_photo: NDArray[np.uint8] | None = None, **options: Any) -> NDArray[np.uint8]:
-        """One map over what the model saw, or over the `whole_photo` (uint8 [photo height, photo width, 3]) that it was cut from."""
+    def overlay(
+        self,
+        rule: str,
+        style: str = "color",
+        *,
+        alpha: float = 0.8,
+        whole_photo: NDArray[np.uint8] | None = None,
+        **options: Any,
+    ) -> NDArray[np.uint8]:
+        """One map over what the model saw, or over the `whole_photo` (uint8 [photo height, photo width, 3]) that it
+        was cut from.
+        """
         from gbp_onnx.imaging.render import overlay
 
         ground, values = (self.image, self._map(rule)) if whole_photo is None else (whole_photo, self.in_photo(rule))
         return overlay(ground, values, style, alpha, **options)
 
     def to_dict(self) -> dict[str, Any]:
-        """The record: model hash, rules, target, preprocessing, versions, predictions and warnings, as plain JSON values."""
+        """The record: model hash, rules, target, preprocessing, versions, predictions and warnings, as plain JSON
+        values.
+        """
         return {
             **self.record,
             "image": self.source,
@@ -118,7 +141,8 @@ class Explanation:
     def save(self, path: str | os.PathLike[str], style: str = "color", **options: Any) -> Path:
         """Write the explanation, whole or not at all, and return the path.
 
-        The suffix says what: ``.png`` (.jpg, .webp) the figure; ``.npz`` the raw maps under their rules' names, the image the model saw
+        The suffix says what: ``.png`` (.jpg, .webp) the figure; ``.npz`` the raw maps under their rules' names, the
+        image the model saw
         (``image``) and the record (``record``, JSON text); ``.json`` the record. Raises GBP411.
         """
         from gbp_onnx.imaging.write import save_npz, save_png
@@ -137,12 +161,19 @@ class Explanation:
 
     def _map(self, rule: str) -> NDArray[np.float32]:
         if rule not in self.attributions:
-            raise InputError("GBP410", f"this explanation has no rule {rule!r}", "rule", f"choose from {', '.join(self.attributions)}")
+            raise InputError(
+                "GBP410",
+                f"this explanation has no rule {rule!r}",
+                "rule",
+                f"choose from {', '.join(self.attributions)}",
+            )
         return self.attributions[rule]
 
 
 def score_text(score: float, head: str | None) -> str:
-    """A value of the output in words: per cent behind Softmax and Sigmoid (exp first behind LogSoftmax), else the number."""
+    """A value of the output in words: per cent behind Softmax and Sigmoid (exp first behind LogSoftmax), else the
+    number.
+    """
     if head in ("Softmax", "Sigmoid"):
         return f"{100 * score:.1f} %"
     return f"{100 * float(np.exp(score)):.1f} %" if head == "LogSoftmax" else f"{score:.4g}"

@@ -30,19 +30,29 @@ def differentiate(
 ) -> onnx.ModelProto:
     """The model followed by its vector-Jacobian product.
 
-    `model`: path, bytes or ModelProto (never modified). `wrt`: input names (default: every float input that is no initializer; an integer
-    input that is named is taken as real numbers). `outputs`: names of float outputs (default: every float one). `rule`: "saliency" (the true
+    `model`: path, bytes or ModelProto (never modified). `wrt`: input names (default: every float input that is no
+    initializer; an integer
+    input that is named is taken as real numbers). `outputs`: names of float outputs (default: every float one).
+    `rule`: "saliency" (the true
     gradient), "deconvnet" or "guided"; `rectify` extends the latter two to "leaky" and "smooth" activations.
 
-    The result has the source's inputs, then ``<output>_seed`` for each differentiated output (its type and shape), and the source's outputs,
-    then ``<input>_grad`` for each `wrt` (its shape and type, float32 for integers): the sum over outputs of J^T seed, zeros
+    The result has the source's inputs, then ``<output>_seed`` for each differentiated output (its type and shape), and
+    the source's outputs,
+    then ``<input>_grad`` for each `wrt` (its shape and type, float32 for integers): the sum over outputs of J^T seed,
+    zeros
     where nothing depends on the input. Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
     where = source_name(model)
     table = overrides(rule, rectify)
     graph = Graph(canonical_model(load_model(model)))
-    chosen_wrt = named(graph.inputs, wrt, "input", where) if wrt else _float_tensors(graph, graph.inputs, "input", where)
-    chosen_out = named(graph.outputs, outputs, "output", where) if outputs else _float_tensors(graph, graph.outputs, "output", where)
+    chosen_wrt = (
+        named(graph.inputs, wrt, "input", where) if wrt else _float_tensors(graph, graph.inputs, "input", where)
+    )
+    chosen_out = (
+        named(graph.outputs, outputs, "output", where)
+        if outputs
+        else _float_tensors(graph, graph.outputs, "output", where)
+    )
     for tensor in chosen_out:
         if graph.elem_type(tensor) not in FLOAT_TYPES:
             raise ModelError("GBP109", f"output {tensor.name!r} is not float", where, "name float outputs only")
@@ -63,7 +73,9 @@ def differentiate(
 
 
 def _seed_info(graph: Graph, declared: onnx.ValueInfoProto, output: Tensor, name: str) -> onnx.ValueInfoProto:
-    """The output's declared type and shape; the inferred shape where the declared one has another rank (exporters get it wrong)."""
+    """The output's declared type and shape; the inferred shape where the declared one has another rank (exporters get
+    it wrong).
+    """
     info, rank = value_info(declared, name), graph.rank(output)
     shape = info.type.tensor_type.shape
     if rank is None or (info.type.tensor_type.HasField("shape") and len(shape.dim) == rank):
@@ -91,7 +103,12 @@ def named(tensors: Sequence[Tensor], names: Sequence[str] | str, what: str, wher
     wanted = [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in known:
-            raise ModelError("GBP110", f"the model has no {what} {name!r}", where, f"its {what}s are {', '.join(map(repr, known)) or 'none'}")
+            raise ModelError(
+                "GBP110",
+                f"the model has no {what} {name!r}",
+                where,
+                f"its {what}s are {', '.join(map(repr, known)) or 'none'}",
+            )
     return [known[name] for name in dict.fromkeys(wanted)]
 
 
@@ -99,5 +116,10 @@ def _float_tensors(graph: Graph, tensors: Sequence[Tensor], what: str, where: st
     found = {t.name: t for t in tensors if graph.elem_type(t) in FLOAT_TYPES}
     if not found:
         code = "GBP108" if what == "input" else "GBP109"
-        raise ModelError(code, f"the model has no float {what}", where, f"its {what}s are {', '.join(repr(t.name) for t in tensors) or 'none'}")
+        raise ModelError(
+            code,
+            f"the model has no float {what}",
+            where,
+            f"its {what}s are {', '.join(repr(t.name) for t in tensors) or 'none'}",
+        )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What the tool sees in a model before it explains anything: inputs, the head, rectifiers, and what stands in the way."""
+"""What the tool sees in a model before it explains anything: inputs, head, rectifiers, and what stands in the way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ __all__ = ["Inspection", "inspect"]
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found. `rectifiers` and `ungated`: {"name", "kind"} of each; `unsupported`: {"code", "op", "node", "why"} of each."""
+    """What was found. `rectifiers` and `ungated`: {"name", "kind"} of each; `unsupported`: {"code", "op", "node",
+    "why"} of each.
+    """
 
     inputs: tuple[dict[str, Any], ...]
     outputs: tuple[dict[str, Any], ...]
@@ -44,7 +46,9 @@ class Inspection:
     def to_json(self) -> str:
         """The findings as JSON: inputs, outputs, head, rectifiers, ungated, unsupported, preprocess, warnings."""
         keys = ("inputs", "outputs", "head", "rectifiers", "ungated", "unsupported", "preprocess", "warnings")
-        return json.dumps({key: getattr(self, key) for key in keys} | {"explained": self.explained, "wrt": self.wrt}, indent=2)
+        return json.dumps(
+            {key: getattr(self, key) for key in keys} | {"explained": self.explained, "wrt": self.wrt}, indent=2
+        )
 
 
 def inspect(
@@ -75,8 +79,12 @@ def inspect(
         outputs=tuple(_described(graph, t, infos) for t in graph.outputs),
         explained=scheme.explained.name,
         wrt=tuple(t.name for t in scheme.wrt),
-        head=None if scheme.head is None else {"output": scheme.output.name, "op": scheme.head.node.op, "node": scheme.head.node.name},
-        rectifiers=tuple({"name": r.node.name, "kind": r.kind} for name, r in scheme.view.rectifiers.items() if name in live),
+        head=None
+        if scheme.head is None
+        else {"output": scheme.output.name, "op": scheme.head.node.op, "node": scheme.head.node.name},
+        rectifiers=tuple(
+            {"name": r.node.name, "kind": r.kind} for name, r in scheme.view.rectifiers.items() if name in live
+        ),
         ungated=tuple({"name": n.name, "kind": n.op} for n in ungated(scheme, families)),
         unsupported=tuple(_reason(r) for r in reasons),
         preprocess=None if preprocess is None else preprocess.to_dict(),
@@ -88,7 +96,11 @@ def _described(graph: Graph, tensor: Tensor, infos: dict[str, onnx.ValueInfoProt
     kind = graph.elem_type(tensor)
     declared = infos[tensor.name].type.tensor_type.shape.dim
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in declared]
-    return {"name": tensor.name, "type": onnx.TensorProto.DataType.Name(kind).lower() if kind else "other", "shape": dims}
+    return {
+        "name": tensor.name,
+        "type": onnx.TensorProto.DataType.Name(kind).lower() if kind else "other",
+        "shape": dims,
+    }
 
 
 def _reason(reason: Reason) -> dict[str, str]:

@@ -21,7 +21,9 @@ _NUMBERED = re.compile(r"^\s*(\d+)\s*[:,\t]\s*(.+)$")
 
 
 def read_labels(labels: Labels) -> tuple[str, ...]:
-    """The labels in class order. Files: one a line (``n02123045 tabby`` and ``281: tabby`` too), or JSON (a list, or an object by index). GBP408."""
+    """The labels in class order. Files: one a line (``n02123045 tabby`` and ``281: tabby`` too), or JSON (a list, or
+    an object by index). GBP408.
+    """
     if not isinstance(labels, str | os.PathLike):
         return tuple(str(label) for label in labels)
     path = Path(labels)
@@ -29,7 +31,9 @@ def read_labels(labels: Labels) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError("GBP408", f"the labels cannot be read ({why})", str(path), "pass a text file with one label a line") from error
+        raise InputError(
+            "GBP408", f"the labels cannot be read ({why})", str(path), "pass a text file with one label a line"
+        ) from error
     found = _from_json(text, str(path)) if path.suffix.lower() == ".json" else _from_lines(text)
     if not found:
         raise InputError("GBP408", "the file holds no labels", str(path), "pass a text file with one label a line")
@@ -48,7 +52,9 @@ def labels_from_metadata(props: dict[str, str], where: str) -> tuple[str, ...] |
 
 
 def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] | None:
-    """The labels for an output of so many classes: with "background" in front where the model has one class more (TensorFlow's habit)."""
+    """The labels for an output of so many classes: with "background" in front where the model has one class more
+    (TensorFlow's habit).
+    """
     if labels is None or len(labels) == classes:
         return labels
     return ("background", *labels) if len(labels) + 1 == classes else None
@@ -57,14 +63,26 @@ def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] 
 def find_label(name: str, labels: tuple[str, ...] | None) -> int:
     """The class of a label, whatever its case; one of several names between commas will do. GBP408."""
     if labels is None:
-        raise InputError("GBP408", f"the model has no labels, so {name!r} cannot be found", "target", "pass labels=..., or a class index")
+        raise InputError(
+            "GBP408",
+            f"the model has no labels, so {name!r} cannot be found",
+            "target",
+            "pass labels=..., or a class index",
+        )
     wanted = name.strip().casefold()
     exact = [k for k, label in enumerate(labels) if label.casefold() == wanted]
-    loose = exact or [k for k, label in enumerate(labels) if wanted in (part.strip().casefold() for part in label.split(","))]
+    loose = exact or [
+        k for k, label in enumerate(labels) if wanted in (part.strip().casefold() for part in label.split(","))
+    ]
     if len(loose) == 1:
         return loose[0]
     if loose:
-        raise InputError("GBP408", f"{name!r} names {len(loose)} classes: {', '.join(map(str, loose))}", "target", "pass the class index")
+        raise InputError(
+            "GBP408",
+            f"{name!r} names {len(loose)} classes: {', '.join(map(str, loose))}",
+            "target",
+            "pass the class index",
+        )
     by_fold = {label.casefold(): label for label in labels}
     near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5) or [f for f in by_fold if wanted in f][:3]
     hint = f"did you mean {' or '.join(repr(by_fold[n]) for n in near)}?" if near else "pass the class index"
@@ -91,5 +109,7 @@ def _from_json(text: str, where: str) -> tuple[str, ...]:
         if not isinstance(data, list) or not all(isinstance(label, str) for label in data):
             raise ValueError("not a list of strings")
     except ValueError as error:
-        raise InputError("GBP408", f"the labels are not usable JSON ({error})", where, 'write ["first", "second"] or {"0": "first"}') from error
+        raise InputError(
+            "GBP408", f"the labels are not usable JSON ({error})", where, 'write ["first", "second"] or {"0": "first"}'
+        ) from error
     return tuple(data)

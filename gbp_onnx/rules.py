@@ -6,7 +6,8 @@
     deconvnet   max(g, 0)              Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks"
     guided      max(g, 0) * f'(x)      Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net"
 
-The masks apply at every rectifier on the way down. Leaky and smooth activations keep their true derivative unless `rectify`
+The masks apply at every rectifier on the way down. Leaky and smooth activations keep their true derivative unless
+`rectify`
 asks for them to be treated alike: the arriving cotangent is clamped at 0 and multiplied with the true local derivative
 (under deconvnet, only clamped).
 """
@@ -24,7 +25,17 @@ from gbp_onnx.vjp.activation import gate
 from gbp_onnx.vjp.common import masked
 from gbp_onnx.vjp.registry import Cotangents, Rule
 
-__all__ = ["ACTIVATIONS", "LEAKY", "RECTIFIER", "RULES", "SMOOTH", "Overrides", "check_rectify", "check_rules", "overrides"]
+__all__ = [
+    "ACTIVATIONS",
+    "LEAKY",
+    "RECTIFIER",
+    "RULES",
+    "SMOOTH",
+    "Overrides",
+    "check_rectify",
+    "check_rules",
+    "overrides",
+]
 
 Overrides = Mapping[tuple[str, str], Rule]
 """(domain, operator) -> the derivative that replaces the table's."""
@@ -32,7 +43,9 @@ Overrides = Mapping[tuple[str, str], Rule]
 RECTIFIER = (GBP_DOMAIN, "Rectifier")
 LEAKY = (("", "LeakyRelu"), ("", "PRelu"), ("", "Elu"), ("", "Selu"), ("", "Celu"))
 SMOOTH = (("", "Gelu"), (GBP_DOMAIN, "Silu"), ("", "Swish"), ("", "HardSwish"), ("", "Mish"), ("", "Softplus"))
-ACTIVATIONS = frozenset((*LEAKY, *SMOOTH, *((("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")))))
+ACTIVATIONS = frozenset(
+    (*LEAKY, *SMOOTH, *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")))
+)
 """Activations that no rule gates by itself; they are reported, because the map is then partly a plain gradient."""
 
 
@@ -79,7 +92,9 @@ def check_rectify(families: Iterable[str] | str) -> tuple[str, ...]:
     """The activation families as a tuple; GBP410 for a name that is none."""
     if not families:
         return ()
-    return _check((families,) if isinstance(families, str) else tuple(families), _RECTIFY, "activation family", "rectify")
+    return _check(
+        (families,) if isinstance(families, str) else tuple(families), _RECTIFY, "activation family", "rectify"
+    )
 
 
 def _check(names: tuple[str, ...], known: Iterable[str], what: str, option: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from gbp_onnx.errors import OperatorError, Reason
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.rules import Overrides
-from gbp_onnx.vjp import Refusal, Stop, derivative_of
+from gbp_onnx.vjp import Refusal, Stop, UnknownShape, derivative_of
 
 __all__ = ["backpropagate", "live_tensors"]
 
@@ -17,15 +17,19 @@ __all__ = ["backpropagate", "live_tensors"]
 def backpropagate(
     view: View, op: Emitter, seeds: Mapping[str, Tensor], wrt: Sequence[Tensor], rules: Overrides, prefix: str = "grad"
 ) -> dict[str, Tensor]:
-    """Emit the cotangents of `wrt`, given those of the tensors named in `seeds`; a tensor that none depends on is left out.
+    """Emit the cotangents of `wrt`, given those of the tensors named in `seeds`; a tensor that none depends on is left
+    out.
 
-    `rules` overrides the derivative table. New tensors are called ``<prefix>/<forward tensor>``. Raises OperatorError with every obstacle.
+    `rules` overrides the derivative table. New tensors are called ``<prefix>/<forward tensor>``. Raises OperatorError
+    with every obstacle.
     """
     live = live_tensors(view, seeds, wrt)
     arrived: dict[str, list[Tensor]] = {name: [ct] for name, ct in seeds.items()}
-    reasons: list[Reason] = []
+    reasons: list[tuple[Reason, bool]] = []  # and whether it may only follow from another one
     for node in reversed(view.nodes):
-        cts = [None if t is None else _accumulate(op, arrived.get(t.name, ()), f"{prefix}/{t.name}") for t in node.outputs]
+        cts = [
+            None if t is None else _accumulate(op, arrived.get(t.name, ()), f"{prefix}/{t.name}") for t in node.outputs
+        ]
         wanted = [t is not None and t.name in live for t in node.inputs]
         if not any(ct is not None for ct in cts) or not (any(wanted) or node.captures & live):
             continue
@@ -33,7 +37,7 @@ def backpropagate(
         try:
             contributions = _contributions(op, node, cts, wanted, rules)
         except Refusal as why:
-            reasons.append(_reason(node, str(why)))
+            reasons.append((_reason(node, str(why)), isinstance(why, UnknownShape)))
             # The sweep goes on with a stand-in, so that every obstacle is reported at once.
             stand_in = next(ct for ct in cts if ct is not None)
             contributions = [stand_in if w else None for w in wanted]
@@ -42,7 +46,8 @@ def backpropagate(
                 arrived.setdefault(tensor.name, []).append(ct)
     op.vjp_of = ""
     if reasons:
-        raise OperatorError.of(tuple(reversed(reasons)))
+        causes = [reason for reason, follows in reversed(reasons) if not follows]
+        raise OperatorError.of(tuple(causes or [reason for reason, _ in reversed(reasons)]))
     sums = {t.name: _accumulate(op, arrived.get(t.name, ()), f"{prefix}/{t.name}") for t in wrt}
     return {name: ct for name, ct in sums.items() if ct is not None}
 

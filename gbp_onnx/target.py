@@ -1,4 +1,6 @@
-"""What is explained: the output, its head, the image input, the seed that a target stands for. Builds the explainer file."""
+"""What is explained: the output, its head, the image input, the seed that a target stands for. Builds the explainer
+file.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ import onnx
 from gbp_onnx.canonical.head import Head, find_head
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
-from gbp_onnx.gradient import as_type, named
 from gbp_onnx.errors import InputError, ModelError, OperatorError, Reason
+from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
@@ -23,7 +25,18 @@ from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of
 
-__all__ = ["Plan", "build", "build_loaded", "is_explainer", "notes", "plan", "reasons_against", "ungated", "with_probes", "with_seed_input"]
+__all__ = [
+    "Plan",
+    "build",
+    "build_loaded",
+    "is_explainer",
+    "notes",
+    "plan",
+    "reasons_against",
+    "ungated",
+    "with_probes",
+    "with_seed_input",
+]
 
 EXPLAIN = ("logit", "output")
 
@@ -39,19 +52,32 @@ def build(
 ) -> onnx.ModelProto:
     """The explainer: a model that returns, beside its own outputs, the attribution of an image under each rule.
 
-    `model`: path, bytes or ModelProto (never modified). `rules`: of "saliency", "deconvnet", "guided"; they share one forward pass. `output`: the
-    explained output (default: the first float one that comes from a Softmax, LogSoftmax or Sigmoid, else the first float one). `wrt`: the image
-    input (default: the first of rank 3 or more; several names give ``attribution_<rule>_<input>``). `explain`: "logit" puts the
-    seed in front of that trailing head, "output" explains the output as it is. `rectify`: "leaky", "smooth" (see `rules`).
+    `model`: path, bytes or ModelProto (never modified). `rules`: of "saliency", "deconvnet", "guided"; they share one
+    forward pass. `output`: the
+    explained output (default: the first float one that comes from a Softmax, LogSoftmax or Sigmoid, else the first
+    float one). `wrt`: the image
+    input (default: the first of rank 3 or more; several names give ``attribution_<rule>_<input>``). `explain`: "logit"
+    puts the
+    seed in front of that trailing head, "output" explains the output as it is. `rectify`: "leaky", "smooth" (see
+    `rules`).
 
-    Inputs of the result: the source's, then ``target``, int64 [N], one class index or flat index into the image's output for each image, -1 for
-    the largest value. Outputs: the source's, then ``attribution_<rule>``, float32, in the shape and layout of the image input, per unit of that
+    Inputs of the result: the source's, then ``target``, int64 [N], one class index or flat index into the image's
+    output for each image, -1 for
+    the largest value. Outputs: the source's, then ``attribution_<rule>``, float32, in the shape and layout of the
+    image input, per unit of that
     input. A name that is taken gets ``_1``, ``_2``...; metadata ``gbp.inputs`` and ``gbp.outputs`` say which is which.
     Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
     loaded, where = load_model(model), source_name(model)
     return build_loaded(
-        loaded, rules, output=output, wrt=wrt, explain=explain, rectify=rectify, where=where, digest=source_sha256(model)
+        loaded,
+        rules,
+        output=output,
+        wrt=wrt,
+        explain=explain,
+        rectify=rectify,
+        where=where,
+        digest=source_sha256(model),
     )
 
 
@@ -69,7 +95,9 @@ def build_loaded(
     """`build` for a model that is loaded already and may be changed; `digest`: the source file's SHA-256."""
     names, families = check_rules(rules), check_rectify(rectify)
     if is_explainer(model):
-        raise ModelError("GBP111", "this model is a built explainer already", where, "build from the model that it was made of")
+        raise ModelError(
+            "GBP111", "this model is a built explainer already", where, "build from the model that it was made of"
+        )
     scheme = plan(Graph(canonical_model(model)), output=output, wrt=wrt, explain=explain, where=where)
     try:
         return _emit(scheme, names, families, digest)
@@ -81,7 +109,9 @@ def build_loaded(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is explained in which graph, and with respect to what. `head` is None where the output is explained as it is."""
+    """What is explained in which graph, and with respect to what. `head` is None where the output is explained as it
+    is.
+    """
 
     graph: Graph
     view: View
@@ -110,7 +140,9 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
     inputs = named(graph.inputs, wrt, "input", where) if wrt else [_image_input(graph, where)]
     for tensor in inputs:
         if graph.elem_type(tensor) not in FLOAT_TYPES | INTEGER_TYPES:
-            raise ModelError("GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input")
+            raise ModelError(
+                "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
+            )
     return Plan(graph, View(graph, None if head is None else head.node), chosen, head, tuple(inputs), where)
 
 
@@ -139,10 +171,14 @@ def notes(scheme: Plan, rules: Sequence[str], families: Iterable[str]) -> list[s
     found, masking = [], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     if masking and not gated and len(overrides("guided", families)) == 1:
-        found.append(f"the model has no rectifier on the way to the image: {' and '.join(masking)} equal the plain gradient (saliency)")
+        found.append(
+            f"no rectifier lies on the way to the image: {' and '.join(masking)} equal the plain gradient (saliency)"
+        )
     elif masking and loose:
         kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
-        found.append(f"no rule gates these activations, so the map is partly a plain gradient there: {kinds} (see inspect)")
+        found.append(
+            f"no rule gates these activations, so the map is partly a plain gradient there: {kinds} (see inspect)"
+        )
     return found
 
 
@@ -156,7 +192,8 @@ def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason,
 
 
 def with_probes(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
-    """A built explainer that returns, besides, the explained tensor and the seed in front of it: their product is the explained scalar.
+    """A built explainer that returns, besides, the explained tensor and the seed in front of it: their product is the
+    explained scalar.
 
     Returns the model and the names of the two (equal to outputs that are there already, where they are).
     """
@@ -219,8 +256,15 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
         for tensor in scheme.wrt:
             role = f"attribution_{rule}" + (f"_{tensor.name}" if len(scheme.wrt) > 1 else "")
             attribution = as_type(op, cts.get(tensor.name), onnx.TensorProto.FLOAT, tensor)
-            if rule == "deconvnet" and not op.reads(attribution, stop=[seed]) & scheme.live() and not _reads_added(op, attribution, seed):
-                said.append("deconvnet reads nothing of the forward pass here (no pooling, no gate): its map is the same for every image")
+            if (
+                rule == "deconvnet"
+                and not op.reads(attribution, stop=[seed]) & scheme.live()
+                and not _reads_added(op, attribution, seed)
+            ):
+                said.append(
+                    "deconvnet reads nothing of the forward pass here (no pooling, no gate): "
+                    "its map is the same for every image"
+                )
             published = op.publish(attribution, role)
             roles[role] = published.name
             results.append((published, value_info(infos[tensor.name], "", onnx.TensorProto.FLOAT)))
@@ -293,8 +337,12 @@ def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
         return chosen
     floats = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
     if not floats:
-        kinds = ", ".join(f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs)
-        raise ModelError("GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model")
+        kinds = ", ".join(
+            f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs
+        )
+        raise ModelError(
+            "GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model"
+        )
     return next((t for t in floats if find_head(graph, t) is not None), floats[0])
 
 
@@ -303,7 +351,12 @@ def _image_input(graph: Graph, where: str) -> Tensor:
         if (graph.rank(tensor) or 0) >= 3 and graph.elem_type(tensor) in FLOAT_TYPES | INTEGER_TYPES:
             return tensor
     kinds = ", ".join(f"{t.name!r} {list(graph.shape(t) or ())}" for t in graph.inputs) or "none"
-    raise ModelError("GBP108", f"the model has no numeric input of rank 3 or more (its inputs: {kinds})", where, "name the input with wrt")
+    raise ModelError(
+        "GBP108",
+        f"the model has no numeric input of rank 3 or more (its inputs: {kinds})",
+        where,
+        "name the input with wrt",
+    )
 
 
 def _independent(scheme: Plan) -> OperatorError:
@@ -312,7 +365,8 @@ def _independent(scheme: Plan) -> OperatorError:
     stops = tuple(
         Reason("GBP203", n.op, n.name, f"stops the gradient: {entry.why}")
         for n in scheme.view.nodes
-        if isinstance(entry := derivative_of(n), Stop) and any(t is not None and t.name in on_the_way for t in n.outputs)
+        if isinstance(entry := derivative_of(n), Stop)
+        and any(t is not None and t.name in on_the_way for t in n.outputs)
     )
     names = ", ".join(t.name for t in scheme.wrt)
     return OperatorError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Preprocess", "Prediction"]
+__all__ = ["Prediction", "Preprocess"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,14 +324,14 @@ def test_float_types() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(300, 451), (451, 300), (256, 256), (100, 77), (31, 500), (224, 225)])
 @pytest.mark.parametrize(("target", "fraction"), [(224, 0.875), (299, 0.875), (64, 1.0), (33, 0.9)])
-def test_crop_is_torchvisions(height: int, width: int, target: int, fraction: float) -> None:
-    """Resize(short) then CenterCrop(target): int(short * long / short side), int(round((n - target) / 2.0))."""
+def test_crop_scales_the_short_side_and_takes_the_centre(height: int, width: int, target: int, fraction: float) -> None:
+    """Resize(short), the long side rounded to the nearest, then CenterCrop(target): round((n - target) / 2)."""
     photo = noise(height, width)
     short = round(target / fraction)
     if height <= width:
-        tall, wide = short, int(short * width / height)
+        tall, wide = short, round(short * width / height)
     else:
-        tall, wide = int(short * height / width), short
+        tall, wide = round(short * height / width), short
     whole = photo.resize((wide, tall), Image.Resampling.BILINEAR)
     top, left = round((tall - target) / 2.0), round((wide - target) / 2.0)
     wanted = np.asarray(whole)[top : top + target, left : left + target]

@@ -297,6 +297,9 @@ def test_options() -> None:
     assert (render(MAP, "gray", percentile=50) != render(MAP, "gray")).any()
     assert (render(MAP, "gray", colormap="viridis") != render(MAP, "gray")).any()
     assert render(np.array([[0.0, 1.0]]), "gray", colormap="viridis")[0].tolist() == [[68, 1, 84], [253, 231, 37]]
+    for seed in range(50):
+        noise = np.random.default_rng(seed).random((9, 7, 1), np.float32)
+        assert render(noise, "captum-abs", percentile=100).shape == (9, 7, 3)
     before = MAP.copy()
     for name in STYLES:
         render(MAP, name)

@@ -1,6 +1,7 @@
 """The head: the trailing Softmax, LogSoftmax or Sigmoid of an output, in front of which the seed is put.
 
-A probability saturates where the model is sure, and its gradient with it; the logit before it does not (Simonyan 2013, section 3).
+A probability saturates where the model is sure, and its gradient with it; the logit before it does not (Simonyan 2013,
+section 3).
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from gbp_onnx.graph.reader import Graph, Node, Tensor
 __all__ = ["HEADS", "MOVERS", "Head", "find_head"]
 
 HEADS = ("Softmax", "LogSoftmax", "Sigmoid")
-MOVERS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
+MOVERS = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Dropout",
+    "Cast",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)
 """Operators that only move or convert values, looked through between the head and the output."""
 
 

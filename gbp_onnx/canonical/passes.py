@@ -1,10 +1,11 @@
-"""The passes that rewrite the file, each a function on a ModelProto that it may change in place, in one ordered tuple."""
+"""The passes that rewrite the file: functions on a ModelProto that they may change in place, in one ordered tuple."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import onnx
+import onnx.inliner
 
 from gbp_onnx.canonical.lift import lift_opset
 from gbp_onnx.errors import ModelError
@@ -16,7 +17,9 @@ DEFAULT_IR = 10  # node metadata needs it, and onnxruntime reads it since 1.18
 
 
 def canonical_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make `model` plain, in place, and return it. Its results, metadata and names stay; refuses where that cannot be had."""
+    """Make `model` plain, in place, and return it. Its results, metadata and names stay; refuses where that cannot be
+    had.
+    """
     for step in PASSES:
         model = step(model)
     return model
@@ -38,12 +41,13 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
             elif mine != opset.version and _meaning_differs(function, opset, mine):
                 raise ModelError(
                     "GBP103",
-                    f"function {function.name!r} uses opset {opset.version} of {opset.domain or 'ai.onnx'!r}, the model {mine}, where operators differ",
+                    f"function {function.name!r} uses opset {opset.version} of {opset.domain or 'ai.onnx'!r} "
+                    f"and the model {mine}, between which its operators differ",
                     fix="export with one opset, or inline the functions while exporting",
                 )
             else:
                 opset.version = mine  # the inliner leaves functions of another opset alone, silently
-    inlined = onnx.inliner.inline_local_functions(model)
+    inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     del inlined.metadata_props[:]
     for key, value in kept:
         inlined.metadata_props.add(key=key, value=value)
@@ -54,7 +58,9 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def drop_initializer_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """input W, initializer W  =>  initializer W. IR 3 lists weights as inputs; left there, they count as overridable from IR 4 on."""
+    """input W, initializer W  =>  initializer W. IR 3 lists weights as inputs; left there, they count as overridable
+    from IR 4 on.
+    """
     weights = {t.name for t in model.graph.initializer} | {t.values.name for t in model.graph.sparse_initializer}
     kept = [i for i in model.graph.input if i.name not in weights]
     if len(kept) < len(model.graph.input):
@@ -79,7 +85,8 @@ def _meaning_differs(function: onnx.FunctionProto, opset: onnx.OperatorSetIdProt
     for node in function.node:
         if _domain(node.domain) == _domain(opset.domain) and onnx.defs.has(node.op_type, _domain(opset.domain)):
             versions = {
-                onnx.defs.get_schema(node.op_type, v, _domain(opset.domain)).since_version for v in (opset.version, other)
+                onnx.defs.get_schema(node.op_type, v, _domain(opset.domain)).since_version
+                for v in (opset.version, other)
             }
             if len(versions) > 1:
                 return True
@@ -98,4 +105,3 @@ PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     lift_opset,
     set_ir_version,  # last: by what the others left
 )
-

@@ -1,9 +1,9 @@
 """The nodes as derivatives walk them: the file's own, with stand-ins for rectifiers, SiLUs and the head.
 
-    Relu(x) -> y                         Rectifier(x) -> y          every form of `rectifiers`
-    Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
-    Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
-    Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
+Relu(x) -> y                         Rectifier(x) -> y          every form of `rectifiers`
+Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
+Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
+Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
-from gbp_onnx.graph.reader import Graph, Node, Tensor
-from gbp_onnx.vjp.registry import GBP_DOMAIN
+from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
 __all__ = ["View"]
 
@@ -35,7 +34,9 @@ class View:
         stopped = set(stops)
         forward = {t.name for t in sources}
         for node in self.nodes:
-            if node.name not in stopped and (forward & node.captures or any(t and t.name in forward for t in node.inputs)):
+            if node.name not in stopped and (
+                forward & node.captures or any(t and t.name in forward for t in node.inputs)
+            ):
                 forward.update(t.name for t in node.outputs if t is not None)
         reached = {t.name for t in targets} & forward
         for node in reversed(self.nodes):
@@ -52,7 +53,7 @@ def _rectifier_node(found: Rectifier) -> Node:
 
 def _silus(graph: Graph) -> dict[int, Node]:
     """x * sigmoid(x), where nothing else reads the sigmoid, by the index of the Mul."""
-    found = {}
+    found: dict[int, Node] = {}
     for node in graph.nodes:
         if node.domain != "" or node.op != "Mul" or len(node.inputs) != 2:
             continue

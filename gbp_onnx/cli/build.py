@@ -13,7 +13,12 @@ from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, j
 @click.argument("model", type=click.Path())
 @click.option("-o", "--out", required=True, metavar="OUT.onnx", type=click.Path(), help="The explainer's file.")
 @rule_option
-@click.option("--wrt", multiple=True, metavar="NAME", help="The image input; may be repeated. Default: the first of rank 3 or more.")
+@click.option(
+    "--wrt",
+    multiple=True,
+    metavar="NAME",
+    help="The image input; may be repeated. Default: the first of rank 3 or more.",
+)
 @explained_options
 @image_options
 @json_option
@@ -29,7 +34,8 @@ def build(
     labels: str | None,
     as_json: bool,
 ) -> None:
-    """Write MODEL's explainer: an ONNX file that returns the attributions beside MODEL's own outputs, in any ONNX Runtime.
+    """Write MODEL's explainer: an ONNX file that returns the attributions beside MODEL's own outputs, in any ONNX
+    Runtime.
 
     \b
     Examples:
@@ -47,7 +53,9 @@ def build(
         extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())
     if labels is not None:
         extra["gbp.labels"] = json.dumps(list(read_labels(labels)), ensure_ascii=False)
-    explainer = build_model(model, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify)
+    explainer = build_model(
+        model, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify
+    )
     set_metadata(explainer, extra)
     save_model(explainer, out)
     props = {e.key: e.value for e in explainer.metadata_props}
@@ -55,7 +63,10 @@ def build(
         click.echo(f"warning: {warning}", err=True)
     if as_json:
         facts = {key.removeprefix("gbp."): props[key] for key in ("gbp.output", "gbp.explained", "gbp.source_sha256")}
-        parsed = {key.removeprefix("gbp."): json.loads(props[key]) for key in ("gbp.rules", "gbp.inputs", "gbp.outputs", "gbp.warnings")}
+        parsed = {
+            key.removeprefix("gbp."): json.loads(props[key])
+            for key in ("gbp.rules", "gbp.inputs", "gbp.outputs", "gbp.warnings")
+        }
         click.echo(json.dumps({"file": out, **facts, **parsed}, indent=2))
     else:
         click.echo(out)

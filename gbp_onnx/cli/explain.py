@@ -19,16 +19,48 @@ if TYPE_CHECKING:
     from gbp_onnx.explanation import Explanation
 
 MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".keras", ".pt", ".pth")
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".mpo",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
 @click.command()
 @click.argument("model", required=False, type=click.Path())
 @click.argument("images", nargs=-1, type=click.Path())
-@click.option("-t", "--target", default="top1", metavar="TARGET", help="Class index, label, top1 (default), top5, or an index like 3,17,40.")
+@click.option(
+    "-t",
+    "--target",
+    default="top1",
+    metavar="TARGET",
+    help="Class index, label, top1 (default), top5, or an index like 3,17,40.",
+)
 @rule_option
-@click.option("-o", "--out", metavar="PATH", type=click.Path(), help="A figure's file (one image), or a folder. Default: gbp-out/.")
-@click.option("--style", default="color", metavar="NAME", show_default=True, help="How maps are drawn: color, gray, signed, positive, negative, captum-abs, pair-gray...")
+@click.option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    type=click.Path(),
+    help="A figure's file (one image), or a folder. Default: gbp-out/.",
+)
+@click.option(
+    "--style",
+    default="color",
+    metavar="NAME",
+    show_default=True,
+    help="How maps are drawn: color, gray, signed, positive, negative, captum-abs, pair-gray...",
+)
 @click.option("--percentile", type=float, metavar="P", help="Clip the map's values at this percentile while drawing.")
 @click.option("--colormap", metavar="NAME", help="Colour map, for the styles that have one.")
 @click.option("--maps", is_flag=True, help="Also write each map as a picture of its own.")
@@ -39,7 +71,16 @@ IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".mpo", ".p
 @click.option("--providers", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where to run.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no predictions on stderr.")
-def explain(model: str | None, images: tuple[str, ...], target: str, rules: tuple[str, ...], out: str | None, as_json: bool, quiet: bool, **options: Any) -> int:
+def explain(
+    model: str | None,
+    images: tuple[str, ...],
+    target: str,
+    rules: tuple[str, ...],
+    out: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
     """Explain IMAGES with MODEL (an .onnx file, or an explainer that was built from one).
 
     Without arguments: the bundled photograph with the bundled SqueezeNet 1.1. A folder stands for the images in it.
@@ -53,7 +94,7 @@ def explain(model: str | None, images: tuple[str, ...], target: str, rules: tupl
       gbp-onnx explain explainer.onnx dog.jpg --style captum-abs --raw --overlay
     """
     if model is not None and not _is_model(model):
-        model, images = None, (model, *images)
+        images, model = (model, *images), None
     from gbp_onnx import bundled
     from gbp_onnx.explainer import Explainer
 
@@ -116,13 +157,17 @@ def _expand(names: Sequence[str]) -> list[str]:
             continue
         inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         if not inside:
-            raise InputError("GBP401", "the folder holds no images", name, f"known suffixes: {' '.join(IMAGE_SUFFIXES)}")
+            raise InputError(
+                "GBP401", "the folder holds no images", name, f"known suffixes: {' '.join(IMAGE_SUFFIXES)}"
+            )
         found += inside
     return found
 
 
 def _places(images: Sequence[str], out: str | None) -> list[Path]:
-    """The figure's path for each image: `out` itself where it names a picture, else a file in that folder; no two the same."""
+    """The figure's path for each image: `out` itself where it names a picture, else a file in that folder; no two the
+    same.
+    """
     if out is not None and Path(out).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
         if len(images) > 1:
             raise InputError("GBP411", f"{len(images)} images do not fit into one file", out, "name a folder with -o")
@@ -140,7 +185,7 @@ def _places(images: Sequence[str], out: str | None) -> list[Path]:
 
 
 def _target(text: str, output: str) -> Any:
-    """A class index, an index into the output ("3,17,40", or "scores[0, 17, 3]" after the output's name), or a label."""
+    """A class index, an index into the output ("3,17,40", or "scores[0, 17, 3]" by its name), or a label."""
     inner = re.fullmatch(rf"(?:{re.escape(output)})?\s*\[(.*)\]", text.strip())
     parts = (inner.group(1) if inner else text).split(",")
     if all(re.fullmatch(r"\s*-?\d+\s*", part) for part in parts):
@@ -159,7 +204,11 @@ def _write(found: Explanation | list[Explanation], place: Path, options: dict[st
     figure = stack([one.figure(**style) for one in several]) if isinstance(found, list) else found.figure(**style)
     written = []
     for rank, one in enumerate(several, start=1):
-        base = place.with_suffix("") if not isinstance(found, list) else place.with_name(f"{place.stem}.{rank}-{_slug(one.name)}")
+        base = (
+            place.with_suffix("")
+            if not isinstance(found, list)
+            else place.with_name(f"{place.stem}.{rank}-{_slug(one.name)}")
+        )
         if options["raw"]:
             written += [one.save(_beside(base, suffix)) for suffix in (".npz", ".json")]
         for rule in one.attributions:
@@ -193,7 +242,10 @@ def _announce(one: Explanation, explainer: Explainer, said: set[str], quiet: boo
     if not quiet:
         if "provider" not in said:
             said.add("provider")
-            click.echo(f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})", err=True)
+            click.echo(
+                f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})",
+                err=True,
+            )
         top = ", ".join(f"{p.label or p.index} {score_text(p.score, one.head)}" for p in one.predictions)
         click.echo(f"{one.source}: {one.heading}  [{top}]", err=True)
     for warning in one.warnings:
@@ -212,6 +264,14 @@ def _progress(total: int, quiet: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress("explaining", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True, redirect_stdout=False) as bar:
+    with Progress(
+        "explaining",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+    ) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gbp_onnx.cli.options import explained_options, json_option
+from gbp_onnx.cli.options import explained_options, json_option, plain_console
 
 if TYPE_CHECKING:
     from gbp_onnx.inspection import Inspection
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 @click.option("--wrt", metavar="NAME", help="The image input. Default: the first of rank 3 or more.")
 @explained_options
 @json_option
-def inspect(model: str, wrt: str | None, output: str | None, explain_as: str, rectify: tuple[str, ...], as_json: bool) -> int:
-    """Show what would be explained in MODEL: inputs, the head, every gated rectifier, activations that no rule gates, and what stands in the way.
+def inspect(
+    model: str, wrt: str | None, output: str | None, explain_as: str, rectify: tuple[str, ...], as_json: bool
+) -> int:
+    """Show what would be explained in MODEL: inputs, the head, every gated rectifier, activations that no rule gates,
+    and what stands in the way.
 
     Exit status 3 where the model cannot be explained.
 
@@ -35,18 +38,23 @@ def inspect(model: str, wrt: str | None, output: str | None, explain_as: str, re
 
 
 def _show(found: Inspection) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
 
     def tensors(entries: tuple[dict[str, Any], ...]) -> str:
-        return "\n".join(f"{e['name']}  {e['type']} {[d if d is not None else '?' for d in e['shape']]}" for e in entries)
+        return "\n".join(
+            f"{e['name']}  {e['type']} {[d if d is not None else '?' for d in e['shape']]}" for e in entries
+        )
 
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_row("inputs", tensors(found.inputs))
     facts.add_row("outputs", tensors(found.outputs))
-    head = "none: the output is explained as it is" if found.head is None else f"{found.head['op']} (node {found.head['node']}) of output {found.head['output']}"
+    head = (
+        "none: the output is explained as it is"
+        if found.head is None
+        else f"{found.head['op']} (node {found.head['node']}) of output {found.head['output']}"
+    )
     facts.add_row("head", head)
     facts.add_row("explained", f"{found.explained}, with respect to {', '.join(found.wrt)}")
     facts.add_row("rectifiers", ", ".join(f"{count} {kind}" for kind, count in found.counts.items()) or "none")

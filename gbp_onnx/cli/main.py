@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
     try:
         result = cli.main(list(argv), prog_name="gbp-onnx", standalone_mode=False)
         sys.stdout.flush()
@@ -81,7 +81,9 @@ def describe(error: GbpError) -> dict[str, Any]:
     """An error as plain JSON values."""
     reasons = [{"code": r.code, "op": r.op, "node": r.node, "why": r.why} for r in getattr(error, "reasons", ())]
     what = error.what.split("\n")[0]
-    return {"code": error.code, "what": what, "where": error.where, "fix": error.fix} | ({"reasons": reasons} if reasons else {})
+    return {"code": error.code, "what": what, "where": error.where, "fix": error.fix} | (
+        {"reasons": reasons} if reasons else {}
+    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -6,13 +6,14 @@ import json
 
 import click
 
-from gbp_onnx.cli.options import json_option
+from gbp_onnx.cli.options import json_option, plain_console
 
 
 @click.command()
 @json_option
 def ops(as_json: bool) -> None:
-    """List the operators that the derivative table knows: since which opset, differentiable or stopping the gradient, and the formula or the reason.
+    """List the operators that the derivative table knows: since which opset, differentiable or stopping the gradient,
+    and the formula or the reason.
 
     \b
     Examples:
@@ -35,10 +36,14 @@ def ops(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("operator", "since", "state", "derivative, or why there is none", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(f"{row['domain']}::{row['op']}" if row["domain"] else str(row["op"]), str(row["since"]), str(row["state"]), str(row["form"]))
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+        table.add_row(
+            f"{row['domain']}::{row['op']}" if row["domain"] else str(row["op"]),
+            str(row["since"]),
+            str(row["state"]),
+            str(row["form"]),
+        )
+    plain_console().print(table)

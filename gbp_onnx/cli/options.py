@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["RULE_NAMES", "explained_options", "image_options", "json_option", "rule_option"]
+__all__ = [
+    "PROVIDERS",
+    "RULE_NAMES",
+    "explained_options",
+    "image_options",
+    "json_option",
+    "plain_console",
+    "rule_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -17,9 +25,22 @@ RULE_NAMES = ("saliency", "deconvnet", "guided")
 PROVIDERS = ("auto", "cpu", "cuda")
 
 rule_option = click.option(
-    "-r", "--rule", "rules", multiple=True, type=click.Choice(RULE_NAMES), help="A rule; may be repeated. Default: all three."
+    "-r",
+    "--rule",
+    "rules",
+    multiple=True,
+    type=click.Choice(RULE_NAMES),
+    help="A rule; may be repeated. Default: all three.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON to stdout.")
+
+
+def plain_console() -> Any:
+    """A rich console that wraps at the terminal's width, and not at all into a pipe or file."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=400)
 
 
 def explained_options(command: Command) -> Command:
@@ -29,16 +50,20 @@ def explained_options(command: Command) -> Command:
             "--rectify",
             multiple=True,
             type=click.Choice(("leaky", "smooth")),
-            help="Clamp the arriving gradient at leaky (LeakyRelu, PRelu, Elu...) or smooth (Gelu, SiLU, HardSwish...) activations too.",
+            help="Clamp the arriving gradient at leaky (LeakyRelu, PRelu) or smooth (Gelu, SiLU) activations too.",
         ),
         click.option(
             "--explain",
             "explain_as",
             type=click.Choice(("logit", "output")),
             default="logit",
-            help="Explain the value in front of a trailing Softmax, LogSoftmax or Sigmoid (default), or the output as it is.",
+            help="Explain the value before a trailing Softmax, LogSoftmax or Sigmoid (default), or the output itself.",
         ),
-        click.option("--output", metavar="NAME", help="The model output to explain. Default: the first that comes from a Softmax or Sigmoid."),
+        click.option(
+            "--output",
+            metavar="NAME",
+            help="The model output to explain. Default: the first that comes from a Softmax or Sigmoid.",
+        ),
     ):
         command = option(command)
     return command
@@ -47,11 +72,14 @@ def explained_options(command: Command) -> Command:
 def image_options(command: Command) -> Command:
     """How photographs are brought to the model, and what its classes are called."""
     for option in (
-        click.option("--labels", metavar="FILE", type=click.Path(), help="Class labels: a text file (one a line) or JSON."),
+        click.option(
+            "--labels", metavar="FILE", type=click.Path(), help="Class labels: a text file (one a line) or JSON."
+        ),
         click.option(
             "--preprocess",
             metavar="SPEC",
-            help="imagenet, keras-caffe, tf, lite, unit, raw; with changes: imagenet,resize=stretch; or a .json file. Default: the model's metadata.",
+            help="imagenet, keras-caffe, tf, lite, unit, raw; with changes: imagenet,resize=stretch; or a .json file. "
+            "Default: the model's metadata.",
         ),
     ):
         command = option(command)

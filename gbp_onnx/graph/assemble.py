@@ -1,4 +1,4 @@
-"""Put a backward graph behind a forward one: nodes, initializers, inputs and outputs are appended, nothing is changed."""
+"""Put a backward graph behind a forward one: nodes, initializers, inputs, outputs are appended; nothing is changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from gbp_onnx.graph.reader import STANDARD_DOMAINS, Graph, Tensor
 __all__ = ["append", "set_metadata", "value_info"]
 
 
-def append(graph: Graph, op: Emitter, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[tuple[Tensor, onnx.ValueInfoProto]]) -> onnx.ModelProto:
+def append(
+    graph: Graph,
+    op: Emitter,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[tuple[Tensor, onnx.ValueInfoProto]],
+) -> onnx.ModelProto:
     """The model of `graph` with the emitted nodes that `outputs` need; each output's ValueInfo gets its tensor's name.
 
     The forward part stays as it is, but for optional outputs that a derivative asked for (MaxPool's Indices).

@@ -1,13 +1,14 @@
 """Writes new nodes: ``op.Mul(a, b)`` is a node in the backward graph, and its output.
 
-Equal expressions are emitted once, expressions of constants are evaluated at once, and what nothing reads is left out. So a
+Equal expressions are emitted once, expressions of constants are evaluated at once, and what nothing reads is left out.
+So a
 derivative may ask for shapes and masks freely, and static graphs come out without any shape arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -20,8 +21,10 @@ from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, numpy_dtype
 
 __all__ = ["Emitter", "Operand"]
 
-Operand = Tensor | Array | float | int | bool | Sequence[int] | None
-"""An operator input: a tensor, a constant (numbers take the type of the tensors beside them, int lists are int64), or left out."""
+Operand: TypeAlias = Tensor | Array | float | int | bool | Sequence[int] | None
+"""An operator input: a tensor, a constant (numbers take the type of the tensors beside them, int lists are int64), or
+left out.
+"""
 
 _FOLD_LIMIT = 1 << 16
 _INT64, _BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
@@ -30,7 +33,17 @@ _FIXED_TYPES = {"Shape": _INT64, "Size": _INT64, "ArgMax": _INT64, "ArgMin": _IN
 )
 _TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
 _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13) | dict.fromkeys(
-    ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"),
+    (
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+    ),
     18,
 )
 
@@ -38,13 +51,14 @@ _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13)
 class Emitter:
     """Appends nodes after a graph's own.
 
-    `prefix` starts every new name; `vjp_of` is the forward node that is being differentiated (written into the new nodes'
+    `prefix` starts every new name; `vjp_of` is the forward node that is being differentiated (written into the new
+    nodes'
     metadata as ``gbp.vjp_of``).
     """
 
     def __init__(self, graph: Graph, prefix: str = "grad") -> None:
         self.graph, self.prefix, self.vjp_of = graph, prefix, ""
-        self._taken = {n for n in graph.tensors} | {n.name for n in graph.nodes}
+        self._taken = set(graph.tensors) | {n.name for n in graph.nodes}
         self._taken |= {t.name for t in graph.model.graph.initializer} | {i.name for i in graph.model.graph.input}
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
         self._nodes: list[tuple[gs.Node, str]] = []
@@ -65,7 +79,9 @@ class Emitter:
 
         return emit
 
-    def emit(self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1) -> tuple[Tensor, ...]:
+    def emit(
+        self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1
+    ) -> tuple[Tensor, ...]:
         """Emit one node (or reuse an equal one, or evaluate it) and return its outputs."""
         since = _AXES_ARE_INPUT_SINCE.get(op_type)
         if since is not None and self.graph.opset >= since and (axes := attrs.pop("axes", None)) is not None:
@@ -78,7 +94,7 @@ class Emitter:
             self._seen[key] = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs)
         return self._seen[key]
 
-    def constant(self, value: Array | Sequence[int] | float, elem_type: int = 0) -> Tensor:
+    def constant(self, value: Array | np.generic | Sequence[int] | float, elem_type: int = 0) -> Tensor:
         """A constant tensor; equal constants are one initializer."""
         array = np.ascontiguousarray(value, None if elem_type == 0 else numpy_dtype(elem_type)).reshape(np.shape(value))
         key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
@@ -118,7 +134,9 @@ class Emitter:
         return tensor
 
     def reads(self, root: Tensor, stop: Iterable[Tensor] = ()) -> set[str]:
-        """Names of the forward tensors whose values (not only shapes) the emitted nodes behind `root` read, up to `stop`."""
+        """Names of the forward tensors whose values (not only shapes) the emitted nodes behind `root` read, up to
+        `stop`.
+        """
         stopped = {id(t) for t in stop}
         made_by = {id(t): node for node, _ in self._nodes for t in node.outputs}
         added = {id(t): t.name for t in self.added_outputs.values()}
@@ -152,7 +170,9 @@ class Emitter:
         """The TensorProto data type of a forward or an emitted tensor."""
         if id(tensor) in self._types:
             return self._types[id(tensor)]
-        return self.graph.elem_type(tensor) or onnx.TensorProto.FLOAT  # unknown: behind an operator that will be refused
+        return (
+            self.graph.elem_type(tensor) or onnx.TensorProto.FLOAT
+        )  # unknown: behind an operator that will be refused
 
     def value(self, tensor: Tensor | None) -> Array | None:
         """The value of a forward or an emitted tensor where it is constant."""

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.files import write_whole
@@ -42,7 +42,8 @@ def source_sha256(source: ModelSource) -> str:
 def load_model(source: ModelSource) -> onnx.ModelProto:
     """Read a model into a ModelProto of its own, external data included.
 
-    Raises GBP101 (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104 (opset below 7), GBP105/GBP106 (external data).
+    Raises GBP101 (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104 (opset below 7), GBP105/GBP106 (external
+    data).
     """
     where = source_name(source)
     if isinstance(source, onnx.ModelProto):
@@ -66,7 +67,9 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model whole or not at all. Raises GBP113 where it is too large for one file, GBP411 where it cannot be written."""
+    """Write a model whole or not at all. Raises GBP113 where it is too large for one file, GBP411 where it cannot be
+    written.
+    """
     if model.ByteSize() > MAX_PROTOBUF:
         raise ModelError("GBP113", "the model is larger than 2 GiB, the limit of one ONNX file", os.fspath(path))
     with write_whole(path) as temporary:
@@ -84,13 +87,18 @@ def _read(path: Path) -> bytes:
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
     if data[4:8] == b"ORTM":
         raise ModelError(
-            "GBP102", "this is ONNX Runtime's own format (.ort), not ONNX", where, "use the .onnx file that it was made from"
+            "GBP102",
+            "this is ONNX Runtime's own format (.ort), not ONNX",
+            where,
+            "use the .onnx file that it was made from",
         )
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        hint = "it is a text file" if data[:64].isascii() and data[:64].strip() else "it is truncated, or another format"
+        hint = (
+            "it is a text file" if data[:64].isascii() and data[:64].strip() else "it is truncated, or another format"
+        )
         raise ModelError("GBP102", f"not an ONNX model: {hint}", where, "pass an .onnx file") from error
     return model
 
@@ -102,11 +110,16 @@ def _check_basics(model: onnx.ModelProto, where: str) -> None:
     uses_standard = any(node.domain in ("", "ai.onnx") for node in model.graph.node)
     if opset is None and uses_standard:
         raise ModelError(
-            "GBP104", "the model names no ONNX opset (a file from before ONNX 1.0)", where, f"export it again with opset {OLDEST_OPSET} or newer"
+            "GBP104",
+            "the model names no ONNX opset (a file from before ONNX 1.0)",
+            where,
+            f"export it again with opset {OLDEST_OPSET} or newer",
         )
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
-        fix = f"export it again with opset {OLDEST_OPSET} or newer" if opset < OLDEST_OPSET else "update the onnx package"
+        fix = (
+            f"export it again with opset {OLDEST_OPSET} or newer" if opset < OLDEST_OPSET else "update the onnx package"
+        )
         raise ModelError("GBP104", f"opset {opset} is not supported ({OLDEST_OPSET} to {newest} are)", where, fix)
 
 
@@ -139,7 +152,10 @@ def _load_external_data(model: onnx.ModelProto, folder: Path | None, where: str)
     for tensor in external_tensors(model):
         if folder is None:
             raise ModelError(
-                "GBP106", f"the data of {tensor.name!r} lie in another file, and bytes have no folder", where, "pass the model's path"
+                "GBP106",
+                f"the data of {tensor.name!r} lie in another file, and bytes have no folder",
+                where,
+                "pass the model's path",
             )
         _load_external_tensor(tensor, folder, where)
 
@@ -170,7 +186,10 @@ def _load_external_tensor(tensor: onnx.TensorProto, folder: Path, where: str) ->
     expected = _byte_length(tensor)
     if expected is not None and len(tensor.raw_data) != expected:
         raise ModelError(
-            "GBP106", f"the external data of {tensor.name!r} are {len(tensor.raw_data)} bytes long, not {expected}", where, "copy the data file again"
+            "GBP106",
+            f"the external data of {tensor.name!r} are {len(tensor.raw_data)} bytes long, not {expected}",
+            where,
+            "copy the data file again",
         )
     tensor.ClearField("external_data")
     tensor.data_location = onnx.TensorProto.DEFAULT
@@ -181,7 +200,10 @@ def _safe_location(folder: Path, location: str, tensor: str, where: str) -> Path
 
     def refuse(why: str) -> ModelError:
         return ModelError(
-            "GBP105", f"the external data location {location!r} of {tensor!r} {why}", where, "only files in the model's own folder are opened"
+            "GBP105",
+            f"the external data location {location!r} of {tensor!r} {why}",
+            where,
+            "only files in the model's own folder are opened",
         )
 
     if not location:
@@ -200,7 +222,10 @@ def _safe_location(folder: Path, location: str, tensor: str, where: str) -> Path
         status = path.lstat()
     except OSError as error:
         raise ModelError(
-            "GBP106", f"the external data file {location!r} of {tensor!r} is missing", where, "put the data file beside the model"
+            "GBP106",
+            f"the external data file {location!r} of {tensor!r} is missing",
+            where,
+            "put the data file beside the model",
         ) from error
     if not stat.S_ISREG(status.st_mode):
         raise refuse("is not a plain file")

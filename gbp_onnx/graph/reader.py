@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,20 +15,35 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array, evaluate
 
-__all__ = ["FLOAT_TYPES", "INTEGER_TYPES", "Dim", "Graph", "Node", "Shape", "Tensor", "numpy_dtype", "opset_of"]
+__all__ = [
+    "FLOAT_TYPES",
+    "GBP_DOMAIN",
+    "INTEGER_TYPES",
+    "Dim",
+    "Graph",
+    "Node",
+    "Shape",
+    "Tensor",
+    "numpy_dtype",
+    "opset_of",
+]
 
 G_LOGGER.severity = G_LOGGER.ERROR  # it reports odd but legal dtypes on stderr
 
-Tensor = gs.Tensor
-Dim = int | str | None
+GBP_DOMAIN = "gbp"
+"""Domain of the stand-ins that `canonical` puts in place of forward nodes: Rectifier, Silu and Head."""
+
+Tensor: TypeAlias = gs.Tensor
+Dim: TypeAlias = int | str | None
 """A known size, a symbol (two equal symbols are equal sizes), or unknown."""
-Shape = tuple[Dim, ...] | None
+Shape: TypeAlias = tuple[Dim, ...] | None
 
 FLOAT_TYPES = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
 )
 INTEGER_TYPES = frozenset(
-    getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
+    getattr(onnx.TensorProto, name)
+    for name in ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
 )
 STANDARD_DOMAINS = ("", "ai.onnx")
 _KEEP_DATA = 256  # initializers up to so many elements keep their data for shape inference
@@ -153,7 +168,9 @@ class Graph:
         return None if shape is None else len(shape)
 
     def constant(self, tensor: Tensor | None) -> Array | None:
-        """The value of `tensor` where the file alone determines it: initializers, Constant nodes and what is computed from them."""
+        """The value of `tensor` where the file alone determines it: initializers, Constant nodes and what is computed
+        from them.
+        """
         if tensor is None:
             return None
         if tensor.name not in self._constants:
@@ -180,7 +197,9 @@ class Graph:
             return np.asarray(shape, np.int64)[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
         if not node.inputs:
             return None
-        if any(t is not None and (s := self.static_shape(t)) is not None and np.prod(s) > _FOLD_LIMIT for t in node.inputs):
+        if any(
+            t is not None and (s := self.static_shape(t)) is not None and np.prod(s) > _FOLD_LIMIT for t in node.inputs
+        ):
             return None
         values = [self.constant(t) for t in node.inputs]
         if any(v is None and t is not None for v, t in zip(values, node.inputs, strict=True)):
@@ -270,8 +289,10 @@ def _constant_node(node: Node) -> Array | None:
 def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
-    Shapes are taken from the inputs alone. Declared shapes of inner tensors and outputs are dropped (exporters write symbols there
-    that mean nothing, and sometimes the wrong rank), and so is a symbol that names two dimensions of the inputs: Paddle calls height and width both "?".
+    Shapes are taken from the inputs alone. Declared shapes of inner tensors and outputs are dropped (exporters write
+    symbols there
+    that mean nothing, and sometimes the wrong rank), and so is a symbol that names two dimensions of the inputs:
+    Paddle calls height and width both "?".
     """
     skeleton = onnx.ModelProto()
     skeleton.ir_version = model.ir_version
@@ -301,6 +322,6 @@ def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     for data_prop in (True, False):
         try:
             return onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop)
-        except Exception:  # noqa: BLE001, S112 - inference is a help, not a need: unknown shapes are read at run time
+        except Exception:
             continue
     return skeleton

@@ -436,7 +436,8 @@ def apply(photo: Image.Image, preprocess: Preprocess, dtype: DTypeLike) -> tuple
 
     `photo`: upright 8-bit RGB (`read_photo`). `preprocess`: from `fit_to_input`. The result is [C, H, W] or
     [H, W, C] of `dtype`; floats are computed in float32. "crop" resizes as torchvision does: short side to
-    size / crop_fraction (rounded), long side in proportion (rounded down), antialiased; then the centre.
+    size / crop_fraction, long side in proportion, antialiased; then the centre. (Both sides are rounded to the nearest,
+    which keeps the proportions best; torchvision rounds the long side down, one pixel at most.)
 
     Raises GBP409 where `preprocess` is not fitted, or its numbers do not fit an integer `dtype`.
     """
@@ -508,7 +509,7 @@ def _resize(photo: Image.Image, preprocess: Preprocess, size: Pair) -> tuple[Ima
 
 
 def _cover(height: int, width: int, least_height: int, least_width: int) -> Pair:
-    """The smallest size of the same aspect ratio that covers the given one, as torchvision's Resize rounds it."""
+    """The smallest size of the same aspect ratio that covers the given one, the longer side rounded to the nearest."""
     if least_height * width >= least_width * height:
-        return least_height, least_height * width // height
-    return least_width * height // width, least_width
+        return least_height, max(least_width, round(least_height * width / height))
+    return max(least_height, round(least_width * height / width)), least_width

@@ -254,7 +254,8 @@ def _mass_threshold(values: Array, percentile: float) -> float:
     """The smallest value at which the ascending cumulative sum of non-negative values reaches p % of the total."""
     ascending = np.sort(values, axis=None)
     mass = np.cumsum(ascending, dtype=np.float64)
-    return float(ascending[np.searchsorted(mass, mass[-1] * percentile / 100)])
+    share = min(mass[-1] * percentile / 100, mass[-1])  # rounding may lift 100 % above the whole
+    return float(ascending[np.searchsorted(mass, share)])
 
 
 def _captum(v: Array, p: float) -> Array:

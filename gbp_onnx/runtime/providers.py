@@ -39,7 +39,10 @@ class Choice:
 
 @lru_cache(maxsize=1)
 def onnxruntime() -> ModuleType:
-    """The onnxruntime module. Raises GBP301 where it is missing; warns (GBP302) where two builds lie over each other."""
+    """The onnxruntime module.
+
+    Raises GBP301 where it is missing; warns (GBP302) where two builds lie over each other.
+    """
     try:
         import onnxruntime as ort
 
@@ -52,7 +55,8 @@ def onnxruntime() -> ModuleType:
     if _both_installed():
         warnings.warn(str(_two_builds()), GbpWarning, stacklevel=2)
     ort.set_default_logger_severity(3)  # its warnings about nodes on the CPU and shapes are ours to report
-    return ort
+    module: ModuleType = ort
+    return module
 
 
 def runtime_version() -> str:
@@ -61,7 +65,9 @@ def runtime_version() -> str:
 
 
 def choose_providers(wanted: Providers = "auto") -> Choice:
-    """Resolve what the caller asked for. Raises GBP303 where an explicit wish cannot be met; "auto" falls back and says why."""
+    """Resolve what the caller asked for. Raises GBP303 where an explicit wish cannot be met; "auto" falls back and
+    says why.
+    """
     ort = onnxruntime()
     available = ort.get_available_providers()
     if wanted == "auto":
@@ -70,21 +76,34 @@ def choose_providers(wanted: Providers = "auto") -> Choice:
             return Choice((CUDA, CPU), "CUDA works")
         expected = "no NVIDIA driver" in problem or "CPU build" in problem
         if not expected:
-            _warn_once(f"GBP303: CUDA is there but cannot be used, running on the CPU: {problem}\n  fix: {_INSTALL_CUDA}")
+            _warn_once(
+                f"GBP303: CUDA is there but cannot be used, running on the CPU: {problem}\n  fix: {_INSTALL_CUDA}"
+            )
         return Choice((CPU,), problem)
     if isinstance(wanted, str):
         names = {"cpu": (CPU,), "cuda": (CUDA, CPU)}
         if wanted.lower() not in names:
-            raise RuntimeFailure("GBP303", f"{wanted!r} is no provider", "providers", f"choose auto, cpu or cuda, or a list of {', '.join(available)}")
+            raise RuntimeFailure(
+                "GBP303",
+                f"{wanted!r} is no provider",
+                "providers",
+                f"choose auto, cpu or cuda, or a list of {', '.join(available)}",
+            )
         asked: tuple[str | tuple[str, dict[str, Any]], ...] = names[wanted.lower()]
     else:
         asked = tuple(wanted)
     choice = Choice(asked, "as asked")
     for name in choice.names:
         if name not in available:
-            raise RuntimeFailure("GBP303", f"{name} is not in this build of onnxruntime", "providers", f"it has {', '.join(available)}")
+            raise RuntimeFailure(
+                "GBP303", f"{name} is not in this build of onnxruntime", "providers", f"it has {', '.join(available)}"
+            )
         if name == CUDA and (problem := cuda_problem()) is not None:
-            fix = "run on a machine with an NVIDIA GPU and its driver, or use --providers cpu" if "driver" in problem else _INSTALL_CUDA
+            fix = (
+                "run on a machine with an NVIDIA GPU and its driver, or use --providers cpu"
+                if "driver" in problem
+                else _INSTALL_CUDA
+            )
             raise RuntimeFailure("GBP303", f"{name} cannot be used: {problem}", "providers", fix)
     return choice
 
@@ -114,7 +133,7 @@ def cuda_problem() -> str | None:
 
             session.run(None, {"x": np.ones(1, np.float32)})
             return None
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason that the user needs to read
+    except Exception as error:
         return str(error).strip().splitlines()[0]
     finally:
         ort.set_default_logger_severity(before)

@@ -24,7 +24,14 @@ class Session:
     Raises GBP304 where ONNX Runtime refuses the model.
     """
 
-    def __init__(self, model: bytes | str | os.PathLike[str], providers: Providers | Choice = "auto", *, threads: int = 0, where: str = "") -> None:
+    def __init__(
+        self,
+        model: bytes | str | os.PathLike[str],
+        providers: Providers | Choice = "auto",
+        *,
+        threads: int = 0,
+        where: str = "",
+    ) -> None:
         ort = onnxruntime()
         self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
         options = ort.SessionOptions()
@@ -68,7 +75,7 @@ def _refused(error: Exception, where: str) -> RuntimeFailure:
     if any(mark in text for mark in _NEWER):
         fix = "update onnxruntime, or export the model with an older opset"
     if "is not a registered function/op" in text or "Could not find an implementation" in text:
-        fix = "the model needs an operator that this build of ONNX Runtime lacks; another provider or a custom-op library may have it"
+        fix = "the model needs an operator that this build of ONNX Runtime lacks"
     return RuntimeFailure("GBP304", f"ONNX Runtime refuses the model: {text}", where, fix)
 
 

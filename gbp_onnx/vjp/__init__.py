@@ -23,13 +23,14 @@ from gbp_onnx.vjp import (
     resize,
     stops,
 )
-from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, derivative_of, entries
+from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries
 
 __all__ = [
     "GBP_DOMAIN",
     "Derivative",
     "Refusal",
     "Stop",
+    "UnknownShape",
     "activation",
     "conv",
     "derivative_of",

@@ -9,7 +9,7 @@ import onnx
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.registry import Refusal
+from gbp_onnx.vjp.registry import Refusal, UnknownShape
 
 __all__ = ["constant_axes", "masked", "need", "rank_of", "reshape_like", "scaled", "scatter_add", "unbroadcast", "zeros"]
 
@@ -55,7 +55,7 @@ def rank_of(op: Emitter, tensor: Tensor) -> int:
     """The rank, which most index arithmetic needs to be known."""
     shape = op.known_shape(tensor)
     if shape is None:
-        raise Refusal(f"the rank of {tensor.name!r} is not known")
+        raise UnknownShape(f"the rank of {tensor.name!r} is not known")
     return len(shape)
 
 

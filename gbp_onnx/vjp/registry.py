@@ -18,12 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.reader import GBP_DOMAIN, Node, Tensor
 
-__all__ = ["GBP_DOMAIN", "Cotangents", "Derivative", "Refusal", "Stop", "derivative_of", "entries", "stops_gradient", "vjp"]
-
-GBP_DOMAIN = "gbp"
-"""Domain of the stand-ins that `canonical` puts in place of forward nodes: Rectifier and Head."""
+__all__ = ["GBP_DOMAIN", "Cotangents", "Derivative", "Refusal", "Stop", "UnknownShape", "derivative_of", "entries", "stops_gradient", "vjp"]
 
 Cotangents = tuple[Tensor | Callable[[], Tensor] | None, ...]
 """One entry per input; a function is called only where that input's cotangent is wanted."""
@@ -32,6 +29,10 @@ Rule = Callable[[Emitter, Node, Any], Cotangents]
 
 class Refusal(Exception):
     """Raised by a derivative for a form of its operator that it does not cover; the text says why."""
+
+
+class UnknownShape(Refusal):
+    """A rank or size is not known. Behind an operator that is refused itself, that is its consequence and not reported."""
 
 
 @dataclass(frozen=True, slots=True)
