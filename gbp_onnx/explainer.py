@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gbp_onnx import bundled
 from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.explanation import Explanation, top_predictions
-from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
+from gbp_onnx.graph.files import ModelSource, load_model, serialised, source_name, source_sha256
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, find_label, labels_for, labels_from_metadata, read_labels
@@ -107,7 +107,7 @@ class Explainer:
         self._seeded: tuple[Session, str] | None = None
         self._choice = choose_providers(providers)
         probed, *self._probes = with_probes(built)
-        self._session = Session(probed.SerializeToString(), self._choice, where=self.where)
+        self._session = Session(serialised(probed, self.where), self._choice, where=self.where)
         self._shape = self._session.input_shapes[self.image_input]
         self._batched = len(self._shape) >= 4
         self._dtype = self._session.input_types[self.image_input] or np.dtype(np.float32)
@@ -358,7 +358,7 @@ class Explainer:
             if self._seeded is None:
                 probed, *_ = with_probes(self._built)
                 model, name = with_seed_input(probed)
-                self._seeded = (Session(model.SerializeToString(), self._choice, where=self.where), name)
+                self._seeded = (Session(serialised(model, self.where), self._choice, where=self.where), name)
             return self._seeded
 
     def _checked(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

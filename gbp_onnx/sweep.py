@@ -54,7 +54,7 @@ def backpropagate(
 
 def live_tensors(view: View, seeds: Iterable[str], wrt: Sequence[Tensor]) -> set[str]:
     """Names of the tensors through which a gradient flows from the seeded ones to `wrt`."""
-    stops = [n.name for n in view.nodes if isinstance(derivative_of(n), Stop)]
+    stops = [n.index for n in view.nodes if isinstance(derivative_of(n), Stop)]
     return view.between(wrt, [view.graph.tensors[name] for name in seeds], stops)
 
 

@@ -27,14 +27,14 @@ _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """One rectifier: `node` makes its output from `x`; `inside` names the nodes that it spans besides."""
+    """One rectifier: `node` makes its output from `x`; `inside`: the indices of the nodes that it spans besides."""
 
     node: Node
     kind: str
     x: Tensor
     threshold: float = 0.0
     cap: float | None = None
-    inside: tuple[str, ...] = ()
+    inside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def find_rectifiers(graph: Graph) -> dict[str, Rectifier]:
         if rectifier is None:
             continue
         rectifier = _capped_before(graph, rectifier)
-        for name in rectifier.inside:
-            found = {k: r for k, r in found.items() if r.node.name != name}
+        found = {k: r for k, r in found.items() if r.node.index not in rectifier.inside}
         found[y.name] = rectifier
     return found
 
@@ -152,7 +151,7 @@ def _capped_after(graph: Graph, node: Node, found: dict[str, Rectifier]) -> Rect
     inner = found.get(cap.x.name)
     if inner is None or inner.cap is not None or inner.threshold or cap.cap <= 0 or not _only_reader(graph, cap.x):
         return None
-    return Rectifier(node, inner.kind, inner.x, cap=cap.cap, inside=(*inner.inside, inner.node.name))
+    return Rectifier(node, inner.kind, inner.x, cap=cap.cap, inside=(*inner.inside, inner.node.index))
 
 
 def _capped_before(graph: Graph, rectifier: Rectifier) -> Rectifier:
@@ -163,7 +162,7 @@ def _capped_before(graph: Graph, rectifier: Rectifier) -> Rectifier:
         return rectifier
     if not _only_reader(graph, rectifier.x):
         return rectifier
-    return Rectifier(rectifier.node, rectifier.kind, cap.x, cap=cap.cap, inside=(*rectifier.inside, before.name))
+    return Rectifier(rectifier.node, rectifier.kind, cap.x, cap=cap.cap, inside=(*rectifier.inside, before.index))
 
 
 def _cap(graph: Graph, node: Node) -> _Cap | None:

@@ -22,25 +22,27 @@ class View:
     def __init__(self, graph: Graph, head: Node | None = None) -> None:
         self.graph = graph
         self.rectifiers = find_rectifiers(graph)
-        inside = {name for r in self.rectifiers.values() for name in r.inside}
+        inside = {index for r in self.rectifiers.values() for index in r.inside}
         stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
         stand_ins.update(_silus(graph))
         if head is not None:
-            stand_ins[head.index] = Node("Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN)
-        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.name not in inside or n.index in stand_ins]
+            stand_ins[head.index] = Node(
+                "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
+            )
+        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
 
-    def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[str] = ()) -> set[str]:
-        """Names of the tensors that depend on `sources` and reach `targets`, without passing nodes named in `stops`."""
+    def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
+        """Names of the tensors that depend on `sources` and reach `targets`, not through the nodes whose indices `stops` holds."""
         stopped = set(stops)
         forward = {t.name for t in sources}
         for node in self.nodes:
-            if node.name not in stopped and (
+            if node.index not in stopped and (
                 forward & node.captures or any(t and t.name in forward for t in node.inputs)
             ):
                 forward.update(t.name for t in node.outputs if t is not None)
         reached = {t.name for t in targets} & forward
         for node in reversed(self.nodes):
-            if node.name not in stopped and any(t and t.name in reached for t in node.outputs):
+            if node.index not in stopped and any(t and t.name in reached for t in node.outputs):
                 reached.update(t.name for t in node.inputs if t is not None and t.name in forward)
                 reached |= node.captures & forward
         return reached
@@ -48,7 +50,7 @@ class View:
 
 def _rectifier_node(found: Rectifier) -> Node:
     attrs = {"kind": found.kind, "threshold": found.threshold, "cap": found.cap, "inside": found.inside}
-    return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN)
+    return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN, index=found.node.index)
 
 
 def _silus(graph: Graph) -> dict[int, Node]:
@@ -62,6 +64,6 @@ def _silus(graph: Graph) -> dict[int, Node]:
             if x is None or gate is None or sigmoid is None or sigmoid.op != "Sigmoid" or sigmoid.inputs[0] is None:
                 continue
             if sigmoid.inputs[0].name == x.name and len(graph.readers(gate)) == 1 and not graph.is_output(gate):
-                attrs = {"sigmoid": gate, "inside": (sigmoid.name,)}
-                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN)
+                attrs = {"sigmoid": gate}
+                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
     return found

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.files import write_whole
 
-__all__ = ["ModelSource", "external_tensors", "load_model", "save_model", "source_name", "source_sha256"]
+__all__ = ["ModelSource", "external_tensors", "load_model", "save_model", "serialised", "source_name", "source_sha256"]
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 """What every entry point takes for a model: a path, the file's bytes, or a ModelProto."""
@@ -67,13 +67,19 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model whole or not at all. Raises GBP113 where it is too large for one file, GBP411 where it cannot be
-    written.
-    """
-    if model.ByteSize() > MAX_PROTOBUF:
-        raise ModelError("GBP113", "the model is larger than 2 GiB, the limit of one ONNX file", os.fspath(path))
+    """Write a model whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place cannot be written)."""
+    data = serialised(model, os.fspath(path))
     with write_whole(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(data)
+
+
+def serialised(model: onnx.ModelProto, where: str) -> bytes:
+    """The model as the bytes of a file. Raises GBP113 where it is larger than protobuf's 2 GiB."""
+    if model.ByteSize() > MAX_PROTOBUF:
+        raise ModelError(
+            "GBP113", "the model is larger than 2 GiB, the limit of one ONNX file", where, "use a smaller model"
+        )
+    return model.SerializeToString()
 
 
 def _read(path: Path) -> bytes:

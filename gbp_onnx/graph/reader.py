@@ -75,7 +75,7 @@ class Node:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.attrs = dict(attrs or {})
         self.captures = frozenset(captures)  # names that its subgraphs read from outside
-        self.index = index  # its place in the model's node list; -1 for a stand-in
+        self.index = index  # its place in the model's node list; names need not be unique
 
     def input(self, index: int) -> Tensor | None:
         """The input at `index`, None where it is left out."""
@@ -102,10 +102,12 @@ class Graph:
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
         versions = {o.domain: o.version for o in model.opset_import}
-        self.nodes = [
-            _read_node(node, proto, index, versions)
-            for index, (node, proto) in enumerate(zip(self._surgeon.nodes, model.graph.node, strict=True))
-        ]
+        self.nodes = _in_order(
+            [
+                _read_node(node, proto, index, versions)
+                for index, (node, proto) in enumerate(zip(self._surgeon.nodes, model.graph.node, strict=True))
+            ]
+        )
         self.tensors: dict[str, Tensor] = dict(self._surgeon.tensors())
         self.inputs: list[Tensor] = list(self._surgeon.inputs)
         self.outputs: list[Tensor] = list(self._surgeon.outputs)
@@ -215,6 +217,33 @@ def opset_of(model: onnx.ModelProto) -> int:
 def numpy_dtype(elem_type: int) -> np.dtype[Any]:
     """The NumPy (or ml_dtypes) type of a TensorProto data type."""
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+
+
+def _in_order(nodes: list[Node]) -> list[Node]:
+    """The nodes so that each follows those it reads from. ONNX demands that order, ONNX Runtime runs files without it."""
+    maker = {t.name: n for n in nodes for t in n.outputs if t is not None}
+    ordered: list[Node] = []
+    state: dict[int, bool] = {}  # False: being placed, True: placed
+    for root in nodes:
+        pending = [root]
+        while pending:
+            node = pending[-1]
+            if state.get(node.index):
+                pending.pop()
+                continue
+            names = {t.name for t in node.inputs if t is not None} | node.captures
+            waiting = [m for n in sorted(names) if (m := maker.get(n)) is not None and not state.get(m.index)]
+            if any(m.index in state for m in waiting):
+                raise ModelError(
+                    "GBP103", f"the graph has a cycle through node {node.name!r}", fix="export the model again"
+                )
+            if waiting:
+                state[node.index] = False
+                pending += waiting
+            else:
+                state[node.index] = True
+                ordered.append(pending.pop())
+    return ordered
 
 
 def _read_node(node: gs.Node, proto: onnx.NodeProto, index: int, versions: Mapping[str, int]) -> Node:

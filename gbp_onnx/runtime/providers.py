@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -123,7 +125,8 @@ def cuda_problem() -> str | None:
     except OSError:
         return "no NVIDIA driver on this machine"
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls(directory="")  # CUDA and cuDNN from pip's nvidia packages, which no search path names
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()  # CUDA and cuDNN from torch's or pip's nvidia packages, which no search path names
     before = ort.get_default_logger_severity() if hasattr(ort, "get_default_logger_severity") else 3
     try:
         ort.set_default_logger_severity(4)
