@@ -67,7 +67,7 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place cannot be written)."""
+    """Write a model, whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place is not writable)."""
     data = serialised(model, os.fspath(path))
     with write_whole(path) as temporary:
         temporary.write_bytes(data)
@@ -79,7 +79,8 @@ def serialised(model: onnx.ModelProto, where: str) -> bytes:
         raise ModelError(
             "GBP113", "the model is larger than 2 GiB, the limit of one ONNX file", where, "use a smaller model"
         )
-    return model.SerializeToString()
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def _read(path: Path) -> bytes:

@@ -220,7 +220,7 @@ def numpy_dtype(elem_type: int) -> np.dtype[Any]:
 
 
 def _in_order(nodes: list[Node]) -> list[Node]:
-    """The nodes so that each follows those it reads from. ONNX demands that order, ONNX Runtime runs files without it."""
+    """The nodes so that each follows those it reads. ONNX demands that order, ONNX Runtime runs files without it."""
     maker = {t.name: n for n in nodes for t in n.outputs if t is not None}
     ordered: list[Node] = []
     state: dict[int, bool] = {}  # False: being placed, True: placed

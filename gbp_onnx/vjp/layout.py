@@ -117,7 +117,7 @@ def _scatter_slices(op: Emitter, node: Node, ct: Tensor, x: Tensor, axes: list[i
         positions = op.Range(op.constant(np.int64(0)), op.Squeeze(size, axes=[0]), op.constant(np.int64(1)))
         one = [op.Slice(t, [k], [k + 1], [0]) for t in (starts, ends)]
         step = None if steps is None else op.Slice(steps, [k], [k + 1], [0])
-        taken = op.Slice(positions, *one, op.constant(np.zeros(1, op.value(one[0]).dtype) if op.value(one[0]) is not None else [0]), step)  # type: ignore[union-attr]
+        taken = op.Slice(positions, *one, op.constant([0], op.elem_type(starts)), step)
         out = scatter_along(op, out, taken, size, axis, rank_of(op, x))
     return out
 

@@ -25,6 +25,8 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         scales = None
     out, shape_x = ct, op.known_shape(x) or ()
     shape_y = op.known_shape(y) or (None,) * rank
+    if all(isinstance(d, int) for d in shape_x) and shape_x == shape_y:
+        return (ct,)  # ONNX Runtime copies a tensor that keeps its shape, whatever the scales
     for k, axis in enumerate(listed):
         if shape_x[axis] is not None and shape_x[axis] == shape_y[axis] and _scale_is_one(op, scales, k):
             continue
@@ -54,14 +56,29 @@ def _axis_matrix(op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale
     identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
     kept = ("coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode", "antialias")
     attrs = {k: node.attrs[k] for k in kept if k in node.attrs}
-    # As an image [1, 1, size, size] whose width is resized: the form that every kernel has.
-    image = op.Unsqueeze(identity, axes=[0, 1])
+    # As one-row images [1, size, 1, size] whose width is resized: the form that every kernel has.
+    image = op.Unsqueeze(identity, axes=[0, 2])
     if scale is not None:
-        scales = op.Concat(op.constant(np.ones(3, np.float32)), op.Cast(scale, to=1), axis=0)
-        resized = op.Resize(image, None, scales, **attrs)
+        ones = op.constant(np.ones(2, np.float32))
+        scales = op.Concat(ones, _rows(op, x, y, scale), op.Cast(scale, to=1), axis=0)
+        resized = op.Slice(op.Resize(image, None, scales, **attrs), [0], [1], [2])
     else:
-        sizes = op.Concat([1, 1], size_x, size_y, axis=0)
+        sizes = op.Concat([1], size_x, [1], size_y, axis=0)
         resized = op.Resize(image, None, None, sizes, **attrs)
-    matrix = op.Squeeze(resized, axes=[0, 1])
+    matrix = op.Squeeze(resized, axes=[0, 2])
     made: Tensor = matrix if op.elem_type(x) == 1 else op.Cast(matrix, to=op.elem_type(x))
+    return made
+
+
+def _rows(op: Emitter, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """How often the one row is repeated: twice where the axis may keep its size (a scale of 1.2 over 4 positions).
+
+    ONNX Runtime copies a tensor whose shape stays, and interpolates along every axis of one that changes in any. The
+    second row makes the identity change, unless x keeps its whole shape.
+    """
+    value = op.value(scale)
+    if value is not None and not 1 < float(value[0]) < 2:
+        return op.constant(np.ones(1, np.float32))
+    moved = op.Not(op.Equal(op.shape(x), op.shape(y)))
+    made: Tensor = op.Add(op.ReduceMax(op.Cast(moved, to=1), axes=[0], keepdims=1), 1.0)
     return made
