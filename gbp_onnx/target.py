@@ -19,7 +19,7 @@ from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
-from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor, captured_names
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
@@ -224,18 +224,11 @@ def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
         if any(name in needed and name != seed for name in node.output):
             kept.append(node)
             needed.update(node.input)
-            needed.update(_captured(node))
+            needed.update(captured_names(node))
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model, seed
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
-    return {name for g in graphs for inner in g.node for name in (*inner.input, *_captured(inner))} | {
-        o.name for g in graphs for o in g.output
-    }
 
 
 def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 import onnx.inliner
 
 from gbp_onnx.canonical.lift import lift_opset
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.reader import STANDARD_DOMAINS
+from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names
 
 __all__ = ["canonical_model"]
 
@@ -69,6 +70,23 @@ def drop_initializer_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def sort_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """b = f(a), a = g(x)  =>  a, b. ONNX demands that order; ONNX Runtime runs files without it, so they exist."""
+    nodes = list(model.graph.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = [{maker[n] for n in {*node.input, *captured_names(node)} if n in maker} for node in nodes]
+    if all(earlier < index for index, before in enumerate(needs) for earlier in before):
+        return model
+    try:
+        order = list(TopologicalSorter(dict(enumerate(needs))).static_order())
+    except CycleError as error:
+        loop = ", ".join(repr(nodes[index].name or nodes[index].op_type) for index in error.args[1])
+        raise ModelError("GBP103", f"the graph has a cycle: {loop}", fix="export the model again") from None
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[index] for index in order)
+    return model
+
+
 def set_ir_version(model: onnx.ModelProto) -> onnx.ModelProto:
     """The lowest version that the content allows, 10 by default: what runtimes read most widely."""
     newest = max((_MIN_IR_OF_TYPE.get(t.data_type, DEFAULT_IR) for t in model.graph.initializer), default=DEFAULT_IR)
@@ -101,6 +119,7 @@ _MIN_IR_OF_TYPE = {
 
 PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     inline_functions,  # first: the other passes look at one flat graph
+    sort_nodes,  # before all that looks at constants or shapes
     drop_initializer_inputs,  # before the lift: which reads weights as constants
     lift_opset,
     set_ir_version,  # last: by what the others left

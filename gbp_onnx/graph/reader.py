@@ -19,11 +19,13 @@ __all__ = [
     "FLOAT_TYPES",
     "GBP_DOMAIN",
     "INTEGER_TYPES",
+    "STANDARD_DOMAINS",
     "Dim",
     "Graph",
     "Node",
     "Shape",
     "Tensor",
+    "captured_names",
     "numpy_dtype",
     "opset_of",
 ]
@@ -102,12 +104,10 @@ class Graph:
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
         versions = {o.domain: o.version for o in model.opset_import}
-        self.nodes = _in_order(
-            [
-                _read_node(node, proto, index, versions)
-                for index, (node, proto) in enumerate(zip(self._surgeon.nodes, model.graph.node, strict=True))
-            ]
-        )
+        self.nodes = [
+            _read_node(node, proto, index, versions)
+            for index, (node, proto) in enumerate(zip(self._surgeon.nodes, model.graph.node, strict=True))
+        ]
         self.tensors: dict[str, Tensor] = dict(self._surgeon.tensors())
         self.inputs: list[Tensor] = list(self._surgeon.inputs)
         self.outputs: list[Tensor] = list(self._surgeon.outputs)
@@ -219,33 +219,6 @@ def numpy_dtype(elem_type: int) -> np.dtype[Any]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
 
 
-def _in_order(nodes: list[Node]) -> list[Node]:
-    """The nodes so that each follows those it reads. ONNX demands that order, ONNX Runtime runs files without it."""
-    maker = {t.name: n for n in nodes for t in n.outputs if t is not None}
-    ordered: list[Node] = []
-    state: dict[int, bool] = {}  # False: being placed, True: placed
-    for root in nodes:
-        pending = [root]
-        while pending:
-            node = pending[-1]
-            if state.get(node.index):
-                pending.pop()
-                continue
-            names = {t.name for t in node.inputs if t is not None} | node.captures
-            waiting = [m for n in sorted(names) if (m := maker.get(n)) is not None and not state.get(m.index)]
-            if any(m.index in state for m in waiting):
-                raise ModelError(
-                    "GBP103", f"the graph has a cycle through node {node.name!r}", fix="export the model again"
-                )
-            if waiting:
-                state[node.index] = False
-                pending += waiting
-            else:
-                state[node.index] = True
-                ordered.append(pending.pop())
-    return ordered
-
-
 def _read_node(node: gs.Node, proto: onnx.NodeProto, index: int, versions: Mapping[str, int]) -> Node:
     domain = "" if proto.domain in STANDARD_DOMAINS else proto.domain
     imported = versions.get(proto.domain, versions.get("ai.onnx" if proto.domain == "" else "", 1))
@@ -258,7 +231,7 @@ def _read_node(node: gs.Node, proto: onnx.NodeProto, index: int, versions: Mappi
         {**defaults, **node.attrs},
         domain,
         version,
-        _captured_names(proto),
+        captured_names(proto),
         index,
     )
 
@@ -278,7 +251,7 @@ def _schema(op: str, domain: str, opset: int) -> tuple[int, dict[str, Any]]:
     return schema.since_version, {k: v.decode() if isinstance(v, bytes) else v for k, v in defaults.items()}
 
 
-def _captured_names(proto: onnx.NodeProto) -> set[str]:
+def captured_names(proto: onnx.NodeProto) -> set[str]:
     """The names that the node's subgraphs read from the graph around them."""
     captured: set[str] = set()
     for attribute in proto.attribute:
@@ -289,7 +262,7 @@ def _captured_names(proto: onnx.NodeProto) -> set[str]:
             inner.update(name for node in graph.node for name in node.output)
             read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
             for node in graph.node:
-                read |= _captured_names(node)
+                read |= captured_names(node)
             captured |= read - inner - {""}
     return captured
 
