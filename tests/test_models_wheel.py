@@ -67,3 +67,28 @@ def test_an_installed_wheel_finds_its_files(wheel: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     folder = target / "gbp_onnx" / "_bundled"
     assert json.loads(done.stdout) == [str(folder / name) for name in BUNDLED[:4]]
+
+
+def test_explain_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """A clean environment (dependencies lent by this one), away from the checkout: ``gbp-onnx explain`` draws the cat."""
+    import sysconfig
+
+    environment, elsewhere = tmp_path / "env", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    scripts = environment / ("Scripts" if os.name == "nt" else "bin")
+    python = scripts / Path(sys.executable).name
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = next(environment.rglob("site-packages"))
+    # A plain path: the .pth files in that folder (this checkout's editable installation) are not followed.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [str(scripts / "gbp-onnx"), "explain", "--json", "-o", "out"]
+    done = subprocess.run(command, cwd=elsewhere, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)
+    assert record["label"] in ("Egyptian cat", "tabby")
+    assert Path(record["model"]).is_relative_to(environment)
+    assert (elsewhere / record["files"][-1]).read_bytes().startswith(b"\x89PNG")
