@@ -376,7 +376,7 @@ UNCHANGED = frozenset(
     LessOrEqual Log Loop LpPool MatMul Max MaxPool MaxUnpool Mean MeanVarianceNormalization Min Mod Mul Neg
     NegativeLogLikelihoodLoss NonMaxSuppression NonZero OneHot PRelu Pow QuantizeLinear RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum
     ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare Relu Reshape Scan ScatterElements ScatterND Shape
-    Sigmoid Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh ThresholdedRelu Tile Transpose Where
+    Sigmoid Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh Tile Transpose Where
     """.split()
 )
 """Operators that were defined anew between opsets 7 and 16 only to admit more types, negative axes, or attributes whose default is the old meaning."""

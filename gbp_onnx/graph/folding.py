@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gbp_onnx.graph.shapes import slice_positions
+
 __all__ = ["Array", "evaluate"]
 
 Array = NDArray[Any]
@@ -35,11 +37,9 @@ def _slice(i: Sequence[Array | None], _: Mapping[str, Any]) -> Array:
     data, starts, ends = _need(i[0]), _need(i[1]), _need(i[2])
     axes = i[3] if len(i) > 3 and i[3] is not None else np.arange(len(starts))
     steps = i[4] if len(i) > 4 and i[4] is not None else np.ones(len(starts), np.int64)
-    index = [slice(None)] * data.ndim
     for axis, start, end, step in zip(axes.tolist(), starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
-        below = step < 0 and end < -data.shape[axis]  # "to the very first element": Python has no number for it
-        index[axis] = slice(start, None if below else end, step)
-    return data[tuple(index)]
+        data = np.take(data, slice_positions(start, end, step, data.shape[axis]), axis)
+    return data
 
 
 def _reshape(i: Sequence[Array | None], attrs: Mapping[str, Any]) -> Array:

@@ -291,10 +291,9 @@ def _constant_node(node: Node) -> Array | None:
 def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
-    Shapes are taken from the inputs alone. Declared shapes of inner tensors and outputs are dropped (exporters write
-    symbols there
-    that mean nothing, and sometimes the wrong rank), and so is a symbol that names two dimensions of the inputs:
-    Paddle calls height and width both "?".
+    Sizes are taken from the inputs alone: what exporters declare for inner tensors and outputs may be stale, and only
+    its rank is used, where inference finds none. A symbol that names two dimensions of the inputs says nothing either
+    (Paddle calls height and width both "?").
     """
     skeleton = onnx.ModelProto()
     skeleton.ir_version = model.ir_version
@@ -321,9 +320,33 @@ def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
             value.type.tensor_type.ClearField("shape")
     custom = {name for node in source.node if node.domain not in STANDARD_DOMAINS for name in node.output}
     graph.value_info.extend(v for v in source.value_info if v.name in custom)
+    inferred = _infer(skeleton)
+    ranks = _declared_ranks(source, inferred)
+    if ranks:
+        graph.value_info.extend(ranks)
+        inferred = _infer(skeleton)
+    return inferred
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     for data_prop in (True, False):
         try:
-            return onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop)
-        except Exception:
+            return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
+        except Exception:  # inference is a help, not a need: what it does not know is read at run time
             continue
-    return skeleton
+    return model
+
+
+def _declared_ranks(source: onnx.GraphProto, inferred: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The source's value_info of tensors whose rank inference did not find, with every size unknown."""
+    found = (*inferred.graph.value_info, *inferred.graph.output)  # some exporters list outputs in value_info too
+    known = {v.name for v in found if v.type.tensor_type.HasField("shape")}
+    ranks = []
+    for value in source.value_info:
+        if value.name not in known and value.type.tensor_type.HasField("shape"):
+            info = onnx.ValueInfoProto()
+            info.CopyFrom(value)
+            for dim in info.type.tensor_type.shape.dim:
+                dim.Clear()
+            ranks.append(info)
+    return ranks

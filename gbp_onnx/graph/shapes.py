@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "row_major_strides", "same_pads", "window_can_be_empty"]
+__all__ = ["Axis", "row_major_strides", "same_pads", "slice_positions", "window_can_be_empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,13 @@ def row_major_strides(shape: Sequence[int]) -> list[int]:
     for axis in range(len(shape) - 2, -1, -1):
         strides[axis] = strides[axis + 1] * shape[axis + 1]
     return strides
+
+
+def slice_positions(start: int, end: int, step: int, size: int) -> range:
+    """The positions that ONNX Slice takes along an axis of `size`; unlike Python's, a start below -size means the first."""
+    start, stop = (v + size if v < 0 else v for v in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(stop, 0), size), step)
+    if end in (2**31 - 1, 2**63 - 1):  # ONNX Runtime reads the largest integers as "to the end" in either direction
+        stop = -1
+    return range(min(max(start, 0), size - 1), min(max(stop, -1), size - 1), step)

@@ -11,7 +11,7 @@ from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.registry import Refusal, UnknownShape
 
-__all__ = ["constant_axes", "masked", "need", "rank_of", "reshape_like", "scaled", "scatter_add", "unbroadcast", "zeros"]
+__all__ = ["as_real", "constant_axes", "masked", "need", "rank_of", "reshape_like", "scaled", "scatter_add", "unbroadcast", "zeros"]
 
 
 def need(tensor: Tensor | None, what: str) -> Tensor:
@@ -19,6 +19,13 @@ def need(tensor: Tensor | None, what: str) -> Tensor:
     if tensor is None:
         raise Refusal(f"its {what} is missing")
     return tensor
+
+
+def as_real(op: Emitter, tensor: Tensor, ct: Tensor) -> Tensor:
+    """`tensor` in the type of `ct`: integers count as real numbers beside a cotangent, which is always float."""
+    kind = op.elem_type(ct)
+    made: Tensor = tensor if op.elem_type(tensor) == kind else op.Cast(tensor, to=kind)
+    return made
 
 
 def masked(op: Emitter, mask: Tensor, ct: Tensor) -> Tensor:

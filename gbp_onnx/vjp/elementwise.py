@@ -8,8 +8,8 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Node, Tensor
-from gbp_onnx.vjp.common import masked, unbroadcast
-from gbp_onnx.vjp.registry import Cotangents, vjp
+from gbp_onnx.vjp.common import as_real, masked, unbroadcast
+from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 # --- arithmetic with broadcasting ---------------------------------------------------------------------------------
 
@@ -31,32 +31,31 @@ def sub(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 def mul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """a: ct * b;  b: ct * a"""
     (a, b), y = node.inputs, node.outputs[0]
-    return unbroadcast(op, op.Mul(ct, b), a, y), unbroadcast(op, op.Mul(ct, a), b, y)
+    return unbroadcast(op, op.Mul(ct, as_real(op, b, ct)), a, y), unbroadcast(op, op.Mul(ct, as_real(op, a, ct)), b, y)
 
 
 @vjp("Div", since=7)
 def div(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """a: ct / b;  b: -ct * y / b"""
     (a, b), y = node.inputs, node.outputs[0]
+    if op.elem_type(y) in INTEGER_TYPES:
+        raise Refusal("it divides integers, and rounds")
     return unbroadcast(op, op.Div(ct, b), a, y), unbroadcast(op, op.Neg(op.Div(op.Mul(ct, y), b)), b, y)
 
 
 @vjp("Pow", since=7)
 def pow_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """a: ct * b * a^(b-1);  b: ct * y * log(a), 0 where a <= 0"""
-    (a, b), y = node.inputs, node.outputs[0]
-    exponent = op.value(b)
-    if op.elem_type(b) != op.elem_type(a):
-        b = op.constant(exponent, op.elem_type(a)) if exponent is not None else op.Cast(b, to=op.elem_type(a))
-    if exponent is not None and exponent.size == 1:
-        power = float(exponent.reshape(-1)[0])
+    a, b, y = (as_real(op, t, ct) for t in (*node.inputs, node.outputs[0]))
+    exponent = op.value(node.inputs[1])
+    if exponent is not None and exponent.size == 1 and (power := float(exponent.reshape(-1)[0])):
         base = a if power == 2 else op.Pow(a, power - 1) if power != 1 else None
         to_a = ct if base is None else op.Mul(ct, op.Mul(base, power))
     else:
         to_a = masked(op, op.Not(op.Equal(b, 0.0)), op.Mul(ct, op.Mul(b, op.Pow(a, op.Sub(b, 1.0)))))
     positive = op.Greater(a, 0.0)
-    log = op.Log(op.Where(positive, a, 1.0))
-    return unbroadcast(op, to_a, a, y), unbroadcast(op, op.Mul(op.Mul(ct, y), log), node.inputs[1], y)
+    to_b = masked(op, positive, op.Mul(op.Mul(ct, y), op.Log(op.Where(positive, a, 1.0))))
+    return unbroadcast(op, to_a, node.inputs[0], node.outputs[0]), unbroadcast(op, to_b, node.inputs[1], node.outputs[0])
 
 
 @vjp("Sum", since=6)
@@ -77,7 +76,7 @@ def extremum(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct to the inputs that equal y, split equally among ties"""
     y = node.outputs[0]
     hits = [op.Equal(x, y) for x in node.inputs]
-    kind = op.elem_type(y)
+    kind = op.elem_type(ct)
     count = reduce(op.Add, [op.Cast(h, to=kind) for h in hits]) if len(hits) > 1 else None
     share = ct if count is None else op.Div(ct, count)
     return tuple(unbroadcast(op, masked(op, h, share), x, y) for h, x in zip(hits, node.inputs, strict=True))
@@ -111,7 +110,7 @@ def neg(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("Abs", since=6)
 def abs_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * sign(x)"""
-    return (op.Mul(ct, op.Sign(node.inputs[0])),)
+    return (op.Mul(ct, as_real(op, op.Sign(node.inputs[0]), ct)),)
 
 
 @vjp("Reciprocal", since=6)

@@ -6,6 +6,7 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.shapes import slice_positions
 from gbp_onnx.vjp.common import constant_axes, rank_of, reshape_like, scatter_add, unbroadcast, zeros
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
@@ -102,8 +103,8 @@ def slice_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     if known_starts is not None and known_ends is not None and whole and steps is not None and all(s == 1 for s in steps):
         pads = [0] * (2 * rank)
         for axis, start, end in zip(axes, known_starts.tolist(), known_ends.tolist(), strict=True):
-            first, last, _ = slice(start, end).indices(int(sizes[axis] or 0))
-            pads[axis], pads[rank + axis] = first, int(sizes[axis] or 0) - max(last, first)
+            taken = slice_positions(start, end, 1, int(sizes[axis] or 0))
+            pads[axis], pads[rank + axis] = taken.start, int(sizes[axis] or 0) - taken.start - len(taken)
         return (op.Pad(ct, pads) if any(pads) else ct,)
     return (_scatter_slices(op, node, ct, x, axes),)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import masked, rank_of, reshape_like
+from gbp_onnx.vjp.common import masked, rank_of, reshape_like, unbroadcast
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
@@ -56,12 +56,11 @@ def layer_normalization(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     rank = rank_of(op, x)
     start = node.attrs["axis"] % rank
     to_x, normal = _centred(op, x, op.Mul(ct, scale), list(range(start, rank)), node.attrs["epsilon"])
-    lead = list(range(start))
     bias = node.input(2)
     return (
         to_x,
-        lambda: reshape_like(op, op.ReduceSum(op.Mul(ct, normal), axes=lead, keepdims=0), scale),
-        None if bias is None else lambda: reshape_like(op, op.ReduceSum(ct, axes=lead, keepdims=0), bias),
+        lambda: unbroadcast(op, op.Mul(ct, normal), scale, x),
+        None if bias is None else lambda: unbroadcast(op, ct, bias, x),
     )
 
 

@@ -27,8 +27,8 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         _, indices = op.MaxPool(x, outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs})
     windows = windows_of(op, node, node.attrs["kernel_shape"])
     if any(window_can_be_empty(a) for a in windows.axes):
-        # ONNX Runtime gives a window that lies wholly in the padding a negative index, which Scatter would wrap around.
-        inside = op.GreaterOrEqual(indices, 0)
+        # ONNX Runtime's index of a window that lies wholly in the padding points before its plane: into another one.
+        inside = op.Greater(_taps_inside(op, ct, windows, x), 0.0)
         indices, ct = op.Where(inside, indices, 0), masked(op, inside, ct)
     total = scatter_add(op, op.size(x), op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0)
     return (reshape_like(op, total, x),)
@@ -58,16 +58,21 @@ def _per_position(op: Emitter, node: Node, ct: Tensor, windows: Windows) -> Tens
     space = op.Slice(op.shape(x), [2], [2 + count], [0])
     ones = op.Add(zeros(op, op.Concat([1, 1], space, axis=0), kind), 1.0)
     mean = op.AveragePool(ones, **{k: node.attrs[k] for k in kept if k in node.attrs})
-    inside = []
+    weight = op.Div(mean, op.Max(_taps_inside(op, ct, windows, x), op.constant(1, kind)))
+    product: Tensor = op.Mul(ct, weight)
+    return product
+
+
+def _taps_inside(op: Emitter, ct: Tensor, windows: Windows, x: Tensor) -> Tensor:
+    """How many taps of each window lie in the input and not in the padding: [*windows], in the type of `ct`."""
+    count, inside = len(windows.axes), []
     for k in range(count):
         positions = window_positions(op, ct, windows, x, k)
         valid = op.And(op.GreaterOrEqual(positions, 0), op.Less(positions, op.dim(x, 2 + k)))
-        taken = op.ReduceSum(op.Cast(valid, to=kind), axes=[1], keepdims=0)
+        taken = op.ReduceSum(op.Cast(valid, to=op.elem_type(ct)), axes=[1], keepdims=0)
         inside.append(op.Reshape(taken, [-1 if axis == k else 1 for axis in range(count)]))
-    taps = reduce(op.Mul, inside)
-    weight = op.Div(mean, op.Max(taps, op.constant(1, kind)))
-    product: Tensor = op.Mul(ct, weight)
-    return product
+    made: Tensor = reduce(op.Mul, inside)
+    return made
 
 
 @vjp("GlobalAveragePool")

@@ -6,7 +6,7 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import rank_of
+from gbp_onnx.vjp.common import as_real, rank_of
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
@@ -35,7 +35,7 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         perm = list(range(rank))
         perm[axis], perm[-1] = perm[-1], perm[axis]
         turned = out if last else op.Transpose(out, perm=perm)
-        product = op.MatMul(turned, op.Transpose(matrix, perm=[1, 0]))
+        product = op.MatMul(turned, op.Transpose(as_real(op, matrix, ct), perm=[1, 0]))
         out = product if last else op.Transpose(product, perm=perm)
     return (out,)
 
@@ -65,8 +65,7 @@ def _axis_matrix(op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale
     else:
         sizes = op.Concat([1], size_x, [1], size_y, axis=0)
         resized = op.Resize(image, None, None, sizes, **attrs)
-    matrix = op.Squeeze(resized, axes=[0, 2])
-    made: Tensor = matrix if op.elem_type(x) == 1 else op.Cast(matrix, to=op.elem_type(x))
+    made: Tensor = op.Squeeze(resized, axes=[0, 2])
     return made
 
 
