@@ -260,19 +260,19 @@ class Explainer:
             if len(index) != len(shape) - 1 or not all(0 <= int(i) < d for i, d in zip(index, shape[1:], strict=True)):
                 raise _out_of_range(f"index {list(target)}", f"the output's shape is {list(shape)}")
             return np.full(count, np.ravel_multi_index([int(i) for i in index], shape[1:]), np.int64)
-        flat = np.array([self._class(one, feeds, count) for one in _one_each(target, count)], np.int64)
-        if (flat >= 0).any():
+        flat = [self._class(one, feeds, count) for one in _one_each(target, count)]
+        if max(flat) >= 0:
             size = int(np.prod(self._image_values(feeds, count).shape[1:]))
-            if flat.max() >= size:
-                raise _out_of_range(
-                    f"class {flat.max()}", f"the output has {size} values for each image: 0..{size - 1}"
-                )
-        return flat
+            if max(flat) >= size:
+                raise _out_of_range(f"class {max(flat)}", f"the output has {size} values for each image: 0..{size - 1}")
+        return np.array(flat, np.int64)
 
     def _class(self, target: Target, feeds: _Feeds, count: int) -> int:
         """One class index: -1 for "top1"."""
         match target:
-            case None | "top1" | -1:
+            case None | -1:
+                return -1
+            case str() if target.lower() == "top1":
                 return -1
             case bool():
                 pass

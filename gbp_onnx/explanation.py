@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,13 +129,13 @@ class Explanation:
             "image": self.source,
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,
             "label": self.label,
-            "score": self.score,
-            "explained": self.explained,
+            "score": _finite(self.score),
+            "explained": _finite(self.explained),
             "rules": list(self.attributions),
             "shape": list(self.image.shape[:2]),
             "photo_size": list(self.frame.photo_size),
             "preprocess": self.preprocess.to_dict(),
-            "predictions": [{"index": p.index, "label": p.label, "score": p.score} for p in self.predictions],
+            "predictions": [{"index": p.index, "label": p.label, "score": _finite(p.score)} for p in self.predictions],
             "warnings": list(self.warnings),
         }
 
@@ -168,6 +169,11 @@ class Explanation:
                 f"choose from {', '.join(self.attributions)}",
             )
         return self.attributions[rule]
+
+
+def _finite(value: float | None) -> float | None:
+    """The value as JSON can hold it: null for NaN and infinities."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def score_text(score: float, head: str | None) -> str:

@@ -60,11 +60,21 @@ def guided(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 
 def clamped(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """max(g, 0) times the true local derivative"""
+    """max(g, 0) times the true local derivative; what reaches a slope stays the true gradient"""
+    rule = _tables_own(node)
+    return (*rule(op, node, op.Relu(ct))[:1], *rule(op, node, ct)[1:])
+
+
+def passed(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """max(g, 0), whatever x was; what reaches a slope stays the true gradient"""
+    return (op.Relu(ct), *_tables_own(node)(op, node, ct)[1:])
+
+
+def _tables_own(node: Node) -> Rule:
     entry = derivative_of(node)
     if not isinstance(entry, Derivative):
         raise TypeError(f"{node!r} has no derivative")
-    return entry.rule(op, node, op.Relu(ct))[:1]
+    return entry.rule
 
 
 RULES: Mapping[str, Overrides] = MappingProxyType(
@@ -79,7 +89,7 @@ def overrides(rule: str, rectify: Iterable[str] = ()) -> Overrides:
     table = RULES[check_rules((rule,))[0]]
     if not table:
         return table
-    extra = deconvnet if rule == "deconvnet" else clamped
+    extra = passed if rule == "deconvnet" else clamped
     return {**table, **{key: extra for family in check_rectify(rectify) for key in _RECTIFY[family]}}
 
 

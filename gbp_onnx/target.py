@@ -239,9 +239,6 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
     seed = _seed(op, scheme, target)
     seeds = {scheme.output.name: seed}
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
-    at_explained = seed
-    if scheme.head is not None:
-        at_explained = backpropagate(scheme.view, op, seeds, [scheme.explained], {}, "grad")[scheme.explained.name]
     results, roles, said = [], {}, notes(scheme, rules, families)
     for rule in rules:
         table: Overrides = overrides(rule, families)
@@ -261,6 +258,9 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             published = op.publish(attribution, role)
             roles[role] = published.name
             results.append((published, value_info(infos[tensor.name], "", onnx.TensorProto.FLOAT)))
+    at_explained = seed
+    if scheme.head is not None:  # after the rules' sweeps, which report every obstacle
+        at_explained = backpropagate(scheme.view, op, seeds, [scheme.explained], {}, "grad")[scheme.explained.name]
     model = append(graph, op, [_target_info(scheme, target.name, infos)], results)
     set_metadata(
         model,

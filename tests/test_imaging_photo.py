@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus import CORPUS, needs_corpus
 from PIL import Image
 
 from gbp_onnx.errors import InputError
 from gbp_onnx.imaging.photo import read_photo
+from tests.corpus import CORPUS, needs_corpus
 
 NASTY = sorted((CORPUS / "nasty").glob("*")) if CORPUS.is_dir() else []
 REFUSED = {

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus import CORPUS, needs_corpus
 from PIL import Image
 
 from gbp_onnx.errors import InputError, ModelError
@@ -24,6 +23,7 @@ from gbp_onnx.imaging.preprocess import (
     parse_preprocess,
 )
 from gbp_onnx.types import Preprocess
+from tests.corpus import CORPUS, needs_corpus
 
 NCHW = ["N", 3, 224, 224]
 

@@ -64,7 +64,9 @@ class _Lift:
                 self._collect_names(inner)
 
     def _graph(self, graph: onnx.GraphProto, outer: _Scope) -> None:
-        scope = _Scope(constants={**outer.constants, **{t.name: t for t in graph.initializer}}, shapes=dict(outer.shapes))
+        scope = _Scope(
+            constants={**outer.constants, **{t.name: t for t in graph.initializer}}, shapes=dict(outer.shapes)
+        )
         scope.shapes.update({t.name: list(t.dims) for t in graph.initializer})
         for value in (*graph.value_info, *graph.output, *graph.input):
             if value.type.tensor_type.HasField("shape"):
@@ -144,7 +146,9 @@ class _Context:
     def constant(self, value: np.ndarray[Any, Any], role: str) -> str:
         """Write a Constant in front of the node and return its tensor's name."""
         name = self.lift.unique(f"{self.node.output[0]}/{role}")
-        self.scope.nodes.append(helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value, name)))
+        self.scope.nodes.append(
+            helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value, name))
+        )
         return name
 
     def ints(self, values: Iterable[int], role: str) -> str:
@@ -180,7 +184,9 @@ class _Context:
         return np.dtype(helper.tensor_dtype_to_np_dtype(kind))
 
     def refuse(self, why: str, fix: str = "export the model with a newer opset") -> ModelError:
-        return ModelError("GBP107", f"{self.node.op_type} of opset {self.source}: {why}", f"node {self.node.name!r}", fix)
+        return ModelError(
+            "GBP107", f"{self.node.op_type} of opset {self.source}: {why}", f"node {self.node.name!r}", fix
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +222,10 @@ def _axes(c: _Context) -> None:
 def _clip(c: _Context) -> None:
     """min=, max=  =>  inputs"""
     bounds = [c.pop("min"), c.pop("max")]
-    names = ["" if b is None else c.constant(np.asarray(b, c.float_type()), role) for b, role in zip(bounds, ("min", "max"), strict=True)]
+    names = [
+        "" if b is None else c.constant(np.asarray(b, c.float_type()), role)
+        for b, role in zip(bounds, ("min", "max"), strict=True)
+    ]
     c.inputs(c.node.input[0], *names)
     c.done()
 
@@ -370,14 +379,7 @@ def _image_scaler(c: _Context) -> None:
 
 
 UNCHANGED = frozenset(
-    """
-    Abs Add ArgMax ArgMin AveragePool Cast Ceil Compress Concat Constant Conv ConvTranspose CumSum DepthToSpace DequantizeLinear
-    Div Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity If IsNaN LRN LSTM LeakyRelu Less
-    LessOrEqual Log Loop LpPool MatMul Max MaxPool MaxUnpool Mean MeanVarianceNormalization Min Mod Mul Neg
-    NegativeLogLikelihoodLoss NonMaxSuppression NonZero OneHot PRelu Pow QuantizeLinear RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum
-    ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare Relu Reshape Scan ScatterElements ScatterND Shape
-    Sigmoid Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh Tile Transpose Where
-    """.split()
+    ["Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "Cast", "Ceil", "Compress", "Concat", "Constant", "Conv", "ConvTranspose", "CumSum", "DepthToSpace", "DequantizeLinear", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity", "If", "IsNaN", "LRN", "LSTM", "LeakyRelu", "Less", "LessOrEqual", "Log", "Loop", "LpPool", "MatMul", "Max", "MaxPool", "MaxUnpool", "Mean", "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "NegativeLogLikelihoodLoss", "NonMaxSuppression", "NonZero", "OneHot", "PRelu", "Pow", "QuantizeLinear", "RNN", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", "Relu", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Size", "SoftmaxCrossEntropyLoss", "SpaceToDepth", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Where"]
 )
 """Operators that were defined anew between opsets 7 and 16 only to admit more types, negative axes, or attributes whose default is the old meaning."""
 

@@ -70,6 +70,21 @@ def drop_initializer_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def check_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Refuse a graph that reads what nothing makes (ONNX IR: names and SSA)."""
+    graph = model.graph
+    made = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    made |= {t.values.name for t in graph.sparse_initializer} | {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in sorted({*node.input, *captured_names(node)} - made - {""}):
+            called = f"node {node.name!r}" if node.name else f"a {node.op_type} node"
+            raise ModelError("GBP103", f"it reads {name!r}, which nothing makes", called, "export the model again")
+    for output in graph.output:
+        if output.name not in made:
+            raise ModelError("GBP103", f"output {output.name!r} is made by nothing", fix="export the model again")
+    return model
+
+
 def sort_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """b = f(a), a = g(x)  =>  a, b. ONNX demands that order; ONNX Runtime runs files without it, so they exist."""
     nodes = list(model.graph.node)
@@ -119,6 +134,7 @@ _MIN_IR_OF_TYPE = {
 
 PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     inline_functions,  # first: the other passes look at one flat graph
+    check_tensors,
     sort_nodes,  # before all that looks at constants or shapes
     drop_initializer_inputs,  # before the lift: which reads weights as constants
     lift_opset,

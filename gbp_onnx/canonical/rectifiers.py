@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gbp_onnx.graph.folding import Array
 from gbp_onnx.graph.reader import FLOAT_TYPES, Graph, Node, Tensor
 
 __all__ = ["Rectifier", "find_rectifiers"]
@@ -107,9 +108,10 @@ def _where(graph: Graph, node: Node) -> Rectifier | None:
         x, sign = chosen, _sign_test(graph, condition, chosen)
     else:
         x, sign = other, -_sign_test(graph, condition, other)
-    if x is None or not (_is_zero(graph, other) or _is_zero(graph, chosen)) or sign <= 0:
+    zero = other if x is chosen else chosen
+    if x is None or not _is_zero(graph, zero) or sign <= 0 or _widens(graph, zero, x):
         return None
-    return Rectifier(node, "Where", x) if graph.shape(x) == graph.shape(_y(node)) else None
+    return Rectifier(node, "Where", x)
 
 
 def _mul(graph: Graph, node: Node) -> Rectifier | None:
@@ -118,15 +120,16 @@ def _mul(graph: Graph, node: Node) -> Rectifier | None:
         cast = graph.producer(mask)
         if x is not None and cast is not None and cast.op == "Cast" and _sign_test(graph, cast.inputs[0], x) > 0:
             return Rectifier(node, "Mul", x)
-        if _scalar(graph, mask) == 0.5 and (inner := _x_plus_abs(graph, x)) is not None:
+        inner = _x_plus_abs(graph, x)
+        if inner is not None and _scalar(graph, mask) == 0.5 and not _widens(graph, mask, inner):
             return Rectifier(node, "Abs", inner)
     return None
 
 
 def _div(graph: Graph, node: Node) -> Rectifier | None:
-    if _scalar(graph, node.inputs[1]) == 2 and (inner := _x_plus_abs(graph, node.inputs[0])) is not None:
-        return Rectifier(node, "Abs", inner)
-    return None
+    inner, two = _x_plus_abs(graph, node.inputs[0]), node.inputs[1]
+    taken = inner is not None and _scalar(graph, two) == 2 and not _widens(graph, two, inner)
+    return Rectifier(node, "Abs", inner) if inner is not None and taken else None
 
 
 _FORMS: dict[str, Callable[[Graph, Node], Rectifier | None]] = {
@@ -214,7 +217,7 @@ def _is_zero(graph: Graph, tensor: Tensor | None) -> bool:
     return value is not None and value.size > 0 and not value.any()
 
 
-def _beside(graph: Graph, node: Node, accept: Callable[[np.ndarray], bool]) -> Tensor | None:  # type: ignore[type-arg]
+def _beside(graph: Graph, node: Node, accept: Callable[[Array], bool]) -> Tensor | None:
     """The other input of a node of two, where one is an acceptable constant that does not widen the result."""
     if len(node.inputs) != 2:
         return None
@@ -222,9 +225,20 @@ def _beside(graph: Graph, node: Node, accept: Callable[[np.ndarray], bool]) -> T
         value = graph.constant(bound)
         if x is None or value is None or value.size == 0 or not accept(value):
             continue
-        if value.size == 1 or graph.shape(x) == graph.shape(_y(node)):
+        if not _widens(graph, bound, x):
             return x
     return None
+
+
+def _widens(graph: Graph, bound: Tensor | None, x: Tensor | None) -> bool:
+    """Whether a constant beside `x` may broadcast it to a larger shape (or to more axes)."""
+    value, shape = graph.constant(bound), None if x is None else graph.shape(x)
+    if value is None:
+        return True
+    if shape is None:
+        return value.ndim > 1 or value.size != 1
+    tail = shape[len(shape) - value.ndim :] if value.ndim else ()
+    return value.ndim > len(shape) or any(b not in (1, d) for b, d in zip(value.shape, tail, strict=True))
 
 
 def _sign_test(graph: Graph, condition: Tensor | None, x: Tensor | None) -> int:
@@ -237,9 +251,9 @@ def _sign_test(graph: Graph, condition: Tensor | None, x: Tensor | None) -> int:
     if test.op not in _COMPARISONS:
         return 0
     left, right = test.inputs
-    if left is not None and left.name == x.name and _is_zero(graph, right):
+    if left is not None and left.name == x.name and _is_zero(graph, right) and not _widens(graph, right, x):
         return 1 if test.op.startswith("Greater") else -1
-    if right is not None and right.name == x.name and _is_zero(graph, left):
+    if right is not None and right.name == x.name and _is_zero(graph, left) and not _widens(graph, left, x):
         return 1 if test.op.startswith("Less") else -1
     return 0
 

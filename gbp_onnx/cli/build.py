@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
-from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, json_option, rule_option
+from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, json_option, protect, rule_option
 
 
 @click.command()
@@ -48,6 +49,7 @@ def build(
     from gbp_onnx.labels import read_labels
     from gbp_onnx.target import build as build_model
 
+    protect([model], [Path(out)])
     extra = {}
     if preprocess is not None:
         extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gbp_onnx.cli.options import PROVIDERS, RULE_NAMES, explained_options, image_options, json_option, rule_option
+from gbp_onnx.cli.options import (
+    PROVIDERS,
+    RULE_NAMES,
+    explained_options,
+    image_options,
+    json_option,
+    protect,
+    rule_option,
+)
 from gbp_onnx.errors import GbpError, InputError
 
 if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
 
+FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+OTHER_SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".eps",
+    ".gif",
+    ".html",
+    ".json",
+    ".npy",
+    ".npz",
+    ".onnx",
+    ".pdf",
+    ".svg",
+    ".tif",
+    ".tiff",
+)
 MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".keras", ".pt", ".pth")
 IMAGE_SUFFIXES = (
     ".avif",
@@ -110,12 +136,13 @@ def explain(
         rectify=options["rectify"],
     )
     places = _places(paths, out)
+    protected = [*paths, *([] if model is None else [model])]
     failed, said, records = 0, set[str](), []
     with _progress(len(paths), quiet) as advance:
         for path, place in zip(paths, places, strict=True):
             try:
                 found = explainer.explain(path, _target(target, explainer.output))
-                written = _write(found, place, options)
+                written = _write(found, place, options, protected)
             except GbpError as error:
                 if len(paths) == 1 or error.code[:4] not in ("GBP4", "GBP3") or error.code in _HOPELESS:
                     raise
@@ -168,7 +195,11 @@ def _places(images: Sequence[str], out: str | None) -> list[Path]:
     """The figure's path for each image: `out` itself where it names a picture, else a file in that folder; no two the
     same.
     """
-    if out is not None and Path(out).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+    suffix = "" if out is None or Path(out).is_dir() or out.endswith(("/", os.sep)) else Path(out).suffix.lower()
+    if out is not None and suffix in (*FIGURE_SUFFIXES, *OTHER_SUFFIXES):
+        if suffix in OTHER_SUFFIXES:
+            known = ", ".join(FIGURE_SUFFIXES)
+            raise InputError("GBP411", f"figures are not written as {suffix}", out, f"use one of {known}, or a folder")
         if len(images) > 1:
             raise InputError("GBP411", f"{len(images)} images do not fit into one file", out, "name a folder with -o")
         return [Path(out)]
@@ -186,6 +217,8 @@ def _places(images: Sequence[str], out: str | None) -> list[Path]:
 
 def _target(text: str, output: str) -> Any:
     """A class index, an index into the output ("3,17,40", or "scores[0, 17, 3]" by its name), or a label."""
+    if not text.strip():
+        raise InputError("GBP407", "the target is empty", "target", "pass a class index, a label, top1 or top5")
     inner = re.fullmatch(rf"(?:{re.escape(output)})?\s*\[(.*)\]", text.strip())
     parts = (inner.group(1) if inner else text).split(",")
     if all(re.fullmatch(r"\s*-?\d+\s*", part) for part in parts):
@@ -194,29 +227,32 @@ def _target(text: str, output: str) -> Any:
     return text
 
 
-def _write(found: Explanation | list[Explanation], place: Path, options: dict[str, Any]) -> list[Path]:
-    """Write what was asked for; the figure comes last, so that its path is the last line."""
+def _write(
+    found: Explanation | list[Explanation], place: Path, options: dict[str, Any], protected: Sequence[str]
+) -> list[Path]:
+    """Write what was asked for, over none of the `protected` files; the figure last, so that its path is the last."""
     from gbp_onnx.imaging.figure import stack
     from gbp_onnx.imaging.write import save_png
 
     style = {"style": options["style"], "percentile": options["percentile"], "colormap": options["colormap"]}
     several = found if isinstance(found, list) else [found]
     figure = stack([one.figure(**style) for one in several]) if isinstance(found, list) else found.figure(**style)
-    written = []
+    planned: list[tuple[Path, Callable[[Path], Path]]] = []
     for rank, one in enumerate(several, start=1):
-        base = (
-            place.with_suffix("")
-            if not isinstance(found, list)
-            else place.with_name(f"{place.stem}.{rank}-{_slug(one.name)}")
-        )
+        base = place.with_suffix("")
+        if isinstance(found, list):
+            base = place.with_name(f"{place.stem}.{rank}-{_slug(one.name)}")
         if options["raw"]:
-            written += [one.save(_beside(base, suffix)) for suffix in (".npz", ".json")]
+            planned += [(_beside(base, suffix), one.save) for suffix in (".npz", ".json")]
         for rule in one.attributions:
             if options["maps"]:
-                written.append(save_png(one.picture(rule, **style), _beside(base, f".{rule}.png")))
+                planned.append((_beside(base, f".{rule}.png"), partial(save_png, one.picture(rule, **style))))
             if options["overlay"]:
-                written.append(save_png(_over_photo(one, rule, style), _beside(base, f".{rule}.overlay.png")))
-    return [*written, save_png(figure, place)]
+                drawn = _over_photo(one, rule, style)
+                planned.append((_beside(base, f".{rule}.overlay.png"), partial(save_png, drawn)))
+    planned.append((place, partial(save_png, figure)))
+    protect(protected, [path for path, _ in planned])
+    return [write(path) for path, write in planned]
 
 
 def _over_photo(one: Explanation, rule: str, style: dict[str, Any]) -> Any:
@@ -247,7 +283,8 @@ def _announce(one: Explanation, explainer: Explainer, said: set[str], quiet: boo
                 err=True,
             )
         top = ", ".join(f"{p.label or p.index} {score_text(p.score, one.head)}" for p in one.predictions)
-        click.echo(f"{one.source}: {one.heading}  [{top}]", err=True)
+        several_axes = isinstance(one.target, tuple)  # flat indices would say nothing
+        click.echo(f"{one.source}: {one.heading}" + ("" if several_axes else f"  [{top}]"), err=True)
     for warning in one.warnings:
         if warning not in said:
             said.add(warning)

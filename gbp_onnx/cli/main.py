@@ -65,8 +65,17 @@ def run(argv: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone (head, less)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_stdout()
         return DONE
+    except OSError as error:  # stdout on a full disk
+        _discard_stdout()
+        click.echo(f"error: cannot write the output ({error.strerror or error})", err=True)
+        return BAD_INPUT
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _report(error: GbpError, as_json: bool) -> int:

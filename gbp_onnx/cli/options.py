@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from gbp_onnx.errors import InputError
 
 __all__ = [
     "PROVIDERS",
@@ -14,6 +17,7 @@ __all__ = [
     "image_options",
     "json_option",
     "plain_console",
+    "protect",
     "rule_option",
 ]
 
@@ -33,6 +37,16 @@ rule_option = click.option(
     help="A rule; may be repeated. Default: all three.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON to stdout.")
+
+
+def protect(sources: Iterable[str], outputs: Iterable[Path]) -> None:
+    """Refuse to write over what was read (GBP411)."""
+    read = {Path(source).resolve() for source in sources}
+    for output in outputs:
+        if output.resolve() in read:
+            raise InputError(
+                "GBP411", "this file was read, it is not written over", str(output), "name another with -o"
+            )
 
 
 def plain_console() -> Any:

@@ -11,7 +11,18 @@ from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.registry import Refusal, UnknownShape
 
-__all__ = ["as_real", "constant_axes", "masked", "need", "rank_of", "reshape_like", "scaled", "scatter_add", "unbroadcast", "zeros"]
+__all__ = [
+    "as_real",
+    "constant_axes",
+    "masked",
+    "need",
+    "rank_of",
+    "reshape_like",
+    "scaled",
+    "scatter_add",
+    "unbroadcast",
+    "zeros",
+]
 
 
 def need(tensor: Tensor | None, what: str) -> Tensor:

@@ -55,7 +55,9 @@ def pow_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         to_a = masked(op, op.Not(op.Equal(b, 0.0)), op.Mul(ct, op.Mul(b, op.Pow(a, op.Sub(b, 1.0)))))
     positive = op.Greater(a, 0.0)
     to_b = masked(op, positive, op.Mul(op.Mul(ct, y), op.Log(op.Where(positive, a, 1.0))))
-    return unbroadcast(op, to_a, node.inputs[0], node.outputs[0]), unbroadcast(op, to_b, node.inputs[1], node.outputs[0])
+    return unbroadcast(op, to_a, node.inputs[0], node.outputs[0]), unbroadcast(
+        op, to_b, node.inputs[1], node.outputs[0]
+    )
 
 
 @vjp("Sum", since=6)

@@ -53,5 +53,3 @@ def top_k(op: Emitter, node: Node, ct: tuple[Tensor | None, ...]) -> Cotangents:
     if values is None:
         return (None,)
     return (scatter_add(op, op.shape(x), op.forward_output(node, 1, 7), values, node.attrs["axis"]),)
-
-

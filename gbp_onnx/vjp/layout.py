@@ -78,7 +78,9 @@ def split(op: Emitter, node: Node, ct: tuple[Tensor | None, ...]) -> Cotangents:
     """the pieces' cotangents, joined (zeros for pieces that nothing differentiates)"""
     present = next(c for c in ct if c is not None)
     pieces = [
-        zeros(op, op.shape(y) if op.known_shape(y) is not None else op.Shape(y), op.elem_type(present)) if c is None else c
+        zeros(op, op.shape(y) if op.known_shape(y) is not None else op.Shape(y), op.elem_type(present))
+        if c is None
+        else c
         for c, y in zip(ct, node.outputs, strict=True)
         if y is not None
     ]
@@ -100,7 +102,13 @@ def slice_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     sizes = op.known_shape(x) or ()
     known_starts, known_ends = op.value(starts), op.value(ends)
     whole = all(isinstance(sizes[a], int) for a in axes)
-    if known_starts is not None and known_ends is not None and whole and steps is not None and all(s == 1 for s in steps):
+    if (
+        known_starts is not None
+        and known_ends is not None
+        and whole
+        and steps is not None
+        and all(s == 1 for s in steps)
+    ):
         pads = [0] * (2 * rank)
         for axis, start, end in zip(axes, known_starts.tolist(), known_ends.tolist(), strict=True):
             taken = slice_positions(start, end, 1, int(sizes[axis] or 0))

@@ -21,7 +21,9 @@ def reduce_mean(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct / count, spread over the reduced axes"""
     x = node.inputs[0]
     axes = _axes(op, node)
-    count = op.ReduceProd(op.Gather(op.shape(x), axes, axis=0), axes=[0], keepdims=0) if axes else op.constant(np.int64(1))
+    count = (
+        op.ReduceProd(op.Gather(op.shape(x), axes, axis=0), axes=[0], keepdims=0) if axes else op.constant(np.int64(1))
+    )
     return (_spread(op, node, op.Div(ct, op.Cast(count, to=op.elem_type(ct)))),)
 
 

@@ -20,7 +20,18 @@ from typing import Any
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import GBP_DOMAIN, Node, Tensor
 
-__all__ = ["GBP_DOMAIN", "Cotangents", "Derivative", "Refusal", "Stop", "UnknownShape", "derivative_of", "entries", "stops_gradient", "vjp"]
+__all__ = [
+    "GBP_DOMAIN",
+    "Cotangents",
+    "Derivative",
+    "Refusal",
+    "Stop",
+    "UnknownShape",
+    "derivative_of",
+    "entries",
+    "stops_gradient",
+    "vjp",
+]
 
 Cotangents = tuple[Tensor | Callable[[], Tensor] | None, ...]
 """One entry per input; a function is called only where that input's cotangent is wanted."""

@@ -62,9 +62,13 @@ def windows_of(op: Emitter, node: Node, kernel: list[int]) -> Windows:
     pads = attrs.get("pads") or [0] * 2 * count
     auto_pad = attrs.get("auto_pad", "NOTSET")
     same = auto_pad if auto_pad in ("SAME_UPPER", "SAME_LOWER") else None
+    if same and any(d > 1 for d in dilations):  # ONNX Runtime leaves the dilation out of the pads, or refuses
+        raise Refusal(f"auto_pad={same} with dilations; write the pads out")
     axes = []
     for k in range(count):
         axis = Axis(sizes[k], kernel[k], strides[k], dilations[k])
+        if same and axis.stride - axis.extent > 1:  # ONNX Runtime then moves the first window into the input
+            raise Refusal(f"auto_pad={same} with gaps of more than one position between windows; write the pads out")
         size = axis.size
         if same is None:
             begin, end = (0, 0) if auto_pad == "VALID" else (pads[k], pads[k + count])
@@ -94,14 +98,21 @@ def begin_pads(op: Emitter, windows: Windows, x: Tensor) -> Tensor:
     return made
 
 
-def transpose_windows(op: Emitter, ct: Tensor, weight: Tensor, windows: Windows, like: Tensor, group: int = 1) -> Tensor:
+def transpose_windows(
+    op: Emitter, ct: Tensor, weight: Tensor, windows: Windows, like: Tensor, group: int = 1
+) -> Tensor:
     """Add each window of `ct`, times `weight` [O, I/group, *kernel], back to where the window lay: the shape of `like` in space.
 
     The transpose of Conv with respect to its input (ONNX ConvTranspose; Dumoulin & Visin 2016, "A guide to convolution
     arithmetic", relationship 14).
     """
     axes = windows.axes
-    common = {"strides": windows.strides, "dilations": windows.dilations, "group": group, "kernel_shape": windows.kernel}
+    common = {
+        "strides": windows.strides,
+        "dilations": windows.dilations,
+        "group": group,
+        "kernel_shape": windows.kernel,
+    }
     symmetric = windows.same is None and all(a.begin == a.end for a in axes)
     sizes = [a.size for a in axes if a.size is not None]
     if symmetric and not windows.ceil and len(sizes) == len(axes):
@@ -142,7 +153,12 @@ def correlate(op: Emitter, data: Tensor, other: Tensor, windows: Windows, group:
     space = list(range(3, 3 + count))
     split = op.Reshape(data, op.Concat([0, group, -1], op.Slice(op.Shape(data), [2], [2 + count], [0]), axis=0))
     turned = op.Transpose(split, perm=[2, 1, 0, *space])  # [C/group, group, N, *space]
-    images = op.Reshape(turned, op.Concat(op.Slice(op.Shape(turned), [0], [1], [0]), [-1], op.Slice(op.Shape(data), [2], [2 + count], [0]), axis=0))
+    images = op.Reshape(
+        turned,
+        op.Concat(
+            op.Slice(op.Shape(turned), [0], [1], [0]), [-1], op.Slice(op.Shape(data), [2], [2 + count], [0]), axis=0
+        ),
+    )
     kernels = op.Transpose(other, perm=[1, 0, *range(2, 2 + count)])
     pads = [a.begin for a in windows.axes] + [a.end for a in windows.axes]
     products = op.Conv(images, kernels, group=group, strides=windows.dilations, dilations=windows.strides, pads=pads)
