@@ -19,7 +19,7 @@ from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
-from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor, captured_names
+from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
@@ -34,8 +34,6 @@ __all__ = [
     "plan",
     "reasons_against",
     "ungated",
-    "with_probes",
-    "with_seed_input",
 ]
 
 EXPLAIN = ("logit", "output")
@@ -191,46 +189,6 @@ def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason,
     return ()
 
 
-def with_probes(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
-    """A built explainer that returns, besides, the explained tensor and the seed in front of it: their product is the
-    explained scalar.
-
-    Returns the model and the names of the two (equal to outputs that are there already, where they are).
-    """
-    props = {e.key: e.value for e in explainer.metadata_props}
-    probes = (props["gbp.explained"], props["gbp.seed_at_explained"])
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
-    present = {o.name for o in model.graph.output}
-    for name in dict.fromkeys(probes):
-        if name not in present:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
-    return model, *probes
-
-
-def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """A built explainer that takes any seed of the output's shape in place of the target, and that input's name."""
-    props = {e.key: e.value for e in explainer.metadata_props}
-    seed, target, output = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"], props["gbp.output"]
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
-    like = next(o for o in model.graph.output if o.name == output)
-    info = onnx.helper.make_tensor_value_info(seed, like.type.tensor_type.elem_type, None)
-    inputs = [i for i in model.graph.input if i.name != target]
-    del model.graph.input[:]
-    model.graph.input.extend([*inputs, info])
-    needed, kept = {o.name for o in model.graph.output}, []
-    for node in reversed(model.graph.node):
-        if any(name in needed and name != seed for name in node.output):
-            kept.append(node)
-            needed.update(node.input)
-            needed.update(captured_names(node))
-    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model, seed
-
-
 def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:
     graph, op = scheme.graph, Emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
@@ -290,11 +248,10 @@ def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
     """One-hot in the output's shape: 1 at each image's target, the largest value's place where it is -1."""
     output = scheme.output
     kind = op.elem_type(output)
-    rank = scheme.graph.rank(output)
-    if rank == 0 or (rank == 1 and _single(scheme)):  # the export has dropped the batch axis
+    if _single(scheme):  # the whole output belongs to that image, with or without a batch axis
         rows = op.Reshape(output, [1, -1])
     else:
-        rows = op.Reshape(output, [-1, 1] if rank == 1 else [0, -1])
+        rows = op.Reshape(output, [-1, 1] if scheme.graph.rank(output) in (0, 1) else [0, -1])
     largest = op.ArgMax(rows, axis=1, keepdims=0)
     index = op.Where(op.Less(target, 0), largest, target)
     classes = op.Gather(op.Shape(rows), [1], axis=0)

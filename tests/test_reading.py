@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_every_way_of_writing_a_model_keeps_its_results(name: str) -> None:
     assert not {i.name for i in built.graph.input} & {t.name for t in built.graph.initializer}
     arrays = feeds(model, batch=1, size=16, seed=1)
     wanted = ort.InferenceSession(model.SerializeToString()).run(None, arrays)
-    target = gbp_onnx.Explainer(built, RULES)._target_input
+    target = json.loads({e.key: e.value for e in built.metadata_props}["gbp.inputs"])["target"]
     found = ort.InferenceSession(built.SerializeToString()).run(None, {**arrays, target: np.array([0])})
     for value, expected in zip(found, wanted, strict=False):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,170 @@
+"""A built explainer on batches of arrays: fixed and dynamic batches, targets and free seeds, the explained scalar."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from gbp_onnx.errors import InputError, ModelError
+from gbp_onnx.graph.files import serialised
+from gbp_onnx.probes import with_probes, with_seed_input
+from gbp_onnx.runtime.providers import Choice
+from gbp_onnx.runtime.session import Session
+
+__all__ = ["BatchResult", "BatchRunner", "Feeds"]
+
+Feeds = Mapping[str, NDArray[Any]]
+"""The model's inputs, without the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """A batch that ran. For each image: the output's values, the attributions by rule, the explained scalar."""
+
+    values: NDArray[Any]
+    attributions: dict[str, NDArray[np.float32]]
+    explained: NDArray[np.float64]
+
+
+class BatchRunner:
+    """Runs a built explainer. Thread-safe."""
+
+    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str) -> None:
+        self._built, self._choice, self._where = built, choice, where
+        props = {e.key: e.value for e in built.metadata_props}
+        inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
+        self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
+        self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        probed, *self._probes = with_probes(built)
+        self._session = Session(serialised(probed, where), choice, where=where)
+        self._seeded: tuple[Session, str] | None = None
+        self._lock = threading.Lock()
+        self.shape = self._session.input_shapes[self.image_input]
+        """The image input's declared shape: sizes, symbols or None."""
+        self.batched = len(self.shape) >= 4
+        """Whether the image input has a batch axis."""
+        self.dtype = self._session.input_types[self.image_input] or np.dtype(np.float32)
+        """The image input's type."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers that are really used."""
+        return self._session.providers
+
+    @property
+    def further_inputs(self) -> list[str]:
+        """Inputs besides the image and the target."""
+        return [n for n in self._session.input_types if n not in (self.image_input, self._target_input)]
+
+    def count(self, feeds: Feeds) -> int:
+        """The number of images in a batch."""
+        return len(feeds[self.image_input]) if self.batched else 1
+
+    def checked(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """The feeds in the types that the model takes. Raises GBP405 where names, shapes or types do not fit."""
+        wanted = {n: t for n, t in self._session.input_types.items() if n != self._target_input}
+        if set(feeds) != set(wanted):
+            what = f"the model's inputs are {', '.join(wanted)}, not {', '.join(feeds)}"
+            raise InputError("GBP405", what, self._where, "pass one array for each input")
+        return {name: self._typed(name, np.asarray(value), wanted[name]) for name, value in feeds.items()}
+
+    def image_shape(self, feeds: Feeds) -> tuple[int, ...]:
+        """The shape of one image's output; the model runs once where its file does not say."""
+        known = self._session.output_shapes.get(self.output) or []
+        if (
+            len(known) > 1
+            and (known[0] == 1 or not self._single)
+            and all(isinstance(d, int) and d > 0 for d in known[1:])
+        ):
+            return tuple(known[1:])
+        return self.run(feeds, np.full(self.count(feeds), -1)).values.shape[1:]
+
+    def run(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+        """Run a batch in pieces of the size that the model's batch axis takes, or that suits the provider.
+
+        `seeds`: int64 [N], flat indices into each image's output (-1: its largest value), or float [N, ...].
+        """
+        count, fixed = len(seeds), self._fixed_batch
+        # On the CPU image after image is faster than a large batch, whose intermediates fall out of the cache.
+        step = fixed or (1 if self.providers[0] == "CPUExecutionProvider" else 8)
+        if count == step or not self.batched or (fixed is None and len(feeds) > 1):
+            return self._run_piece(feeds, seeds)
+        pieces = []
+        for start in range(0, count, step):
+            rows = np.minimum(np.arange(start, start + step), count - 1)  # filled up with the last image
+            part = {name: value[rows] if len(value) == count else value for name, value in feeds.items()}
+            pieces.append(self._run_piece(part, seeds[rows]))
+        return BatchResult(
+            np.concatenate([p.values for p in pieces])[:count],
+            {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self._attributions},
+            np.concatenate([p.explained for p in pieces])[:count],
+        )
+
+    @property
+    def _fixed_batch(self) -> int | None:
+        size = self.shape[0] if self.batched else None
+        return size if isinstance(size, int) and size > 0 else None
+
+    @property
+    def _single(self) -> bool:
+        """Whether the model takes one image only, so that its whole output belongs to that image."""
+        return not self.batched or self._fixed_batch == 1
+
+    def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+        session, count = self._session, len(seeds)
+        extra = {self._target_input: seeds.astype(np.int64)}
+        if seeds.dtype.kind == "f":
+            session, name = self._seeded_session()
+            known = session.output_shapes.get(self.output)
+            whole = seeds[0] if self._single and known is not None and len(known) == seeds.ndim - 1 else seeds
+            extra = {name: whole.astype(session.input_types[name] or np.float32)}
+        found = session.run({**feeds, **extra})
+        output = found[self.output]
+        explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
+        dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
+        values = output[None] if dropped else output.reshape(count, *output.shape[1:])
+        return BatchResult(
+            values if values.ndim > 1 else values[:, None],
+            {rule: found[name] for rule, name in self._attributions.items()},
+            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1),
+        )
+
+    def _seeded_session(self) -> tuple[Session, str]:
+        with self._lock:
+            if self._seeded is None:
+                probed, *_ = with_probes(self._built)
+                model, name = with_seed_input(probed)
+                self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
+            return self._seeded
+
+    def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
+        shape = self._session.input_shapes[name]
+        fits = array.ndim == len(shape) and all(
+            not isinstance(d, int) or d < 1 or d == n for d, n in zip(shape[1:], array.shape[1:], strict=True)
+        )
+        if array.dtype.kind not in "fiub" or not fits or array.size == 0:
+            what = f"input {name!r} takes {kind} {shape}, not {array.dtype} {list(array.shape)}"
+            raise InputError("GBP405", what, self._where, "pass preprocessed arrays, batch axis first")
+        if kind is not None and kind.kind in "iu" and array.dtype.kind == "f":
+            what = f"input {name!r} takes {kind}, not {array.dtype}"
+            raise InputError("GBP405", what, self._where, "round and convert the array first")
+        return array if kind is None else array.astype(kind, copy=False)
+
+
+def _names(props: Mapping[str, str], key: str, where: str) -> dict[str, str]:
+    """A JSON object of names from the metadata of a built explainer. Raises GBP112."""
+    try:
+        value = json.loads(props[key])
+        if not isinstance(value, dict):
+            raise TypeError(f"it is a {type(value).__name__}")
+    except (KeyError, ValueError, TypeError) as error:
+        what = f"the explainer's metadata {key} cannot be used ({error})"
+        raise ModelError("GBP112", what, where, "build the explainer again") from error
+    return value

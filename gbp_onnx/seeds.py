@@ -1,0 +1,103 @@
+"""Targets, in every form that callers may use, made into seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gbp_onnx.errors import InputError
+from gbp_onnx.labels import find_label, labels_for
+
+__all__ = ["Target", "one_each", "resolve", "target_index"]
+
+Target = int | str | Sequence[int] | tuple[int, ...] | NDArray[Any] | None
+"""What is explained: see `Explainer.explain`."""
+
+ImageShape = Callable[[], tuple[int, ...]]
+"""The shape of one image's output; called only where it matters, because finding it out may take a run."""
+
+
+def resolve(target: Target, count: int, image_shape: ImageShape, labels: tuple[str, ...] | None) -> NDArray[Any]:
+    """The seeds of `count` images: int64 [N], flat indices into an image's output (-1: its largest), or float [N, ...].
+
+    Raises GBP407 (out of range, wrong form), GBP408 (no such label).
+    """
+    if isinstance(target, np.ndarray) and target.dtype.kind == "f":
+        return _float_seeds(target, (count, *image_shape()))
+    if isinstance(target, tuple):
+        return np.full(count, _flat_index(target, (count, *image_shape())), np.int64)
+    flat = [_class(one, image_shape, labels) for one in one_each(target, count)]
+    if max(flat) >= 0:
+        size = int(np.prod(image_shape()))
+        if max(flat) >= size:
+            raise _out_of_range(f"class {max(flat)}", f"the output has {size} values for each image: 0..{size - 1}")
+    return np.array(flat, np.int64)
+
+
+def one_each(target: Target, count: int) -> list[Any]:
+    """One target for each of `count` images."""
+    if isinstance(target, np.ndarray) and target.dtype.kind in "iu" and target.ndim == 1:
+        target = target.tolist()
+    if not isinstance(target, list):
+        return [target] * count
+    if len(target) != count:
+        what = f"{len(target)} targets for {count} images"
+        raise InputError("GBP407", what, "target", "pass one for all, or one for each")
+    return target
+
+
+def target_index(flat: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
+    """The class index, or the index into an output of more than one axis (axes of size 1 do not count)."""
+    if sum(d > 1 for d in shape) <= 1:
+        return flat
+    return tuple(int(i) for i in np.unravel_index(flat, shape))
+
+
+def _float_seeds(seed: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    whole = np.broadcast_to(seed, shape) if seed.shape == shape[1:] else seed
+    if whole.shape != shape:
+        what = f"the seed has shape {list(seed.shape)}, the output {list(shape)}"
+        raise InputError("GBP407", what, "target", "pass a seed of the output's shape")
+    return whole
+
+
+def _flat_index(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """The flat index of an index with or without the batch axis."""
+    inner = index[1:] if len(index) == len(shape) else index
+    in_batch = len(index) != len(shape) or 0 <= int(index[0]) < shape[0]
+    fits = len(inner) == len(shape) - 1 and all(0 <= int(i) < d for i, d in zip(inner, shape[1:], strict=True))
+    if not (in_batch and fits):
+        raise _out_of_range(f"index {list(index)}", f"the output's shape is {list(shape)}")
+    return int(np.ravel_multi_index([int(i) for i in inner], shape[1:]))
+
+
+def _class(target: Target, image_shape: ImageShape, labels: tuple[str, ...] | None) -> int:
+    """One class index, -1 for "top1"."""
+    match target:
+        case None | "":
+            return _no_target(target) if target == "" else -1
+        case str() if target.lower() == "top1":
+            return -1
+        case str() if target.lower() == "top5":
+            what = "top5 is for explain(); attribute() takes one target for each image"
+            raise InputError("GBP407", what, "target", "pass class indices")
+        case str():
+            return find_label(target, None if labels is None else labels_for(labels, int(np.prod(image_shape()))))
+        case bool():
+            return _no_target(target)
+        case int() | np.integer() if int(target) >= -1:
+            return int(target)
+        case _:
+            return _no_target(target)
+
+
+def _no_target(target: Any) -> int:
+    fix = "pass a class index from 0 on, a label, top1, top5, a tuple or a float array"
+    raise InputError("GBP407", f"{target!r} is no target", "target", fix)
+
+
+def _out_of_range(what: str, why: str) -> InputError:
+    return InputError("GBP407", f"{what} is out of range: {why}", "target", "choose a target in range")
