@@ -1,4 +1,4 @@
-"""captum, where it is right: networks whose ReLUs are modules that nothing else reads. And where it is not, that we differ.
+"""captum, where it is right (ReLUs are modules that nothing else reads), and where it is not: that we differ.
 
 torchvision networks with random weights, exported by converters/torch_export.py; needs torch, torchvision and captum.
 """
@@ -61,7 +61,11 @@ def compare(actual: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> tu
     """max|d| / max|ref|, cosine, norm ratio"""
     a, b = actual.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     norms = np.linalg.norm(a), np.linalg.norm(b)
-    return float(np.abs(a - b).max() / np.abs(b).max()), float(a @ b / (norms[0] * norms[1])), float(norms[0] / norms[1])
+    return (
+        float(np.abs(a - b).max() / np.abs(b).max()),
+        float(a @ b / (norms[0] * norms[1])),
+        float(norms[0] / norms[1]),
+    )
 
 
 def both(name: str, rules: tuple[str, ...]) -> dict[str, tuple[float, float, float]]:

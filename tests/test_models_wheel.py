@@ -70,7 +70,7 @@ def test_an_installed_wheel_finds_its_files(wheel: Path, tmp_path: Path) -> None
 
 
 def test_explain_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
-    """A clean environment (dependencies lent by this one), away from the checkout: ``gbp-onnx explain`` draws the cat."""
+    """A clean environment (dependencies lent by this one), away from the checkout: ``gbp-onnx explain`` runs."""
     import sysconfig
 
     environment, elsewhere = tmp_path / "env", tmp_path / "elsewhere"

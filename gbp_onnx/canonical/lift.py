@@ -1,8 +1,8 @@
 """Lift a model below opset 16 to it, exactly or not at all.
 
-onnx's own converter is silently wrong for Upsample, Resize-10 and Hardmax and drops functions and metadata; here every operator whose
-definition changed between opsets 7 and 16 has an adapter below, or stands in UNCHANGED because only its types or defaults grew. Results,
-tensor names and metadata stay as they are.
+onnx's own converter is silently wrong for Upsample, Resize-10 and Hardmax and drops functions and metadata; here every
+operator whose definition changed between opsets 7 and 16 has an adapter below, or stands in UNCHANGED because only its
+types or defaults grew. Results, tensor names and metadata stay as they are.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def _top_k(c: _Context) -> None:
 
 @_adapt("Softmax", "LogSoftmax", "Hardmax", before=13)
 def _softmax(c: _Context) -> None:
-    """Over all axes from `axis` on (default 1)  =>  Flatten, the operator over the last axis, Reshape; or one node where that is the same"""
+    """Over all axes from `axis` on (default 1)  =>  Flatten, the last axis, Reshape; one node where that is the same"""
     axis = c.pop("axis", 1)
     shape = c.scope.shapes.get(c.node.input[0]) or c.scope.shapes.get(c.node.output[0])
     if shape is not None:
@@ -322,7 +322,7 @@ def _upsample(c: _Context) -> None:
 
 @_adapt("Resize", before=11)
 def _resize_10(c: _Context) -> None:
-    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks, as ONNX Runtime does"""
+    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks"""
     rounding = "floor"
     if _text(_attribute(c.node, "mode", "nearest")) == "nearest":
         scales = c.value(1)
@@ -379,9 +379,19 @@ def _image_scaler(c: _Context) -> None:
 
 
 UNCHANGED = frozenset(
-    ["Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "Cast", "Ceil", "Compress", "Concat", "Constant", "Conv", "ConvTranspose", "CumSum", "DepthToSpace", "DequantizeLinear", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity", "If", "IsNaN", "LRN", "LSTM", "LeakyRelu", "Less", "LessOrEqual", "Log", "Loop", "LpPool", "MatMul", "Max", "MaxPool", "MaxUnpool", "Mean", "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "NegativeLogLikelihoodLoss", "NonMaxSuppression", "NonZero", "OneHot", "PRelu", "Pow", "QuantizeLinear", "RNN", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", "Relu", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Size", "SoftmaxCrossEntropyLoss", "SpaceToDepth", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Where"]
+    """
+    Abs Add ArgMax ArgMin AveragePool Cast Ceil Compress Concat Constant Conv ConvTranspose CumSum DepthToSpace
+    DequantizeLinear Div Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gemm Greater
+    GreaterOrEqual Identity If IsNaN LRN LSTM LeakyRelu Less LessOrEqual Log Loop LpPool MatMul Max MaxPool
+    MaxUnpool Mean MeanVarianceNormalization Min Mod Mul Neg NegativeLogLikelihoodLoss NonMaxSuppression NonZero
+    OneHot PRelu Pow QuantizeLinear RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSumSquare Relu Reshape Scan ScatterElements ScatterND Shape Sigmoid
+    Sign Size SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh Tile Transpose Where
+    """.split()  # noqa: SIM905
 )
-"""Operators that were defined anew between opsets 7 and 16 only to admit more types, negative axes, or attributes whose default is the old meaning."""
+"""Operators that were defined anew between opsets 7 and 16 only to admit more types, negative axes, or attributes whose
+default is the old meaning.
+"""
 
 
 def _defined(op: str, opset: int) -> bool:

@@ -32,7 +32,7 @@ class View:
         self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
-        """Names of the tensors that depend on `sources` and reach `targets`, not through nodes with an index in `stops`."""
+        """Names of the tensors that depend on `sources` and reach `targets`, past no node with an index in `stops`."""
         stopped = set(stops)
         forward = {t.name for t in sources}
         for node in self.nodes:

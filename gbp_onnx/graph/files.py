@@ -67,7 +67,7 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model, whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place is not writable)."""
+    """Write a model, whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place takes no file)."""
     data = serialised(model, os.fspath(path))
     with write_whole(path) as temporary:
         temporary.write_bytes(data)

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 def evaluate(op: str, inputs: Sequence[Array | None], attrs: Mapping[str, Any]) -> Array | None:
-    """The one output of a shape-arithmetic operator on known inputs; None where this table does not know the operator."""
+    """The one output of a shape-arithmetic operator on known inputs; None where the operator is not in this table."""
     rule = _RULES.get(op)
     if rule is None:
         return None

@@ -53,7 +53,7 @@ def row_major_strides(shape: Sequence[int]) -> list[int]:
 
 
 def slice_positions(start: int, end: int, step: int, size: int) -> range:
-    """The positions that ONNX Slice takes along an axis of `size`; unlike Python's, a start below -size means the first."""
+    """What ONNX Slice takes along an axis of `size`; unlike in Python, a start below -size means the first position."""
     start, stop = (v + size if v < 0 else v for v in (start, end))
     if step > 0:
         return range(min(max(start, 0), size), min(max(stop, 0), size), step)

@@ -211,9 +211,3 @@ def dropout(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         if value is None or bool(np.any(value)):
             raise Refusal("it runs in training mode, where its output is random; export the model with eval()")
     return (ct,)
-
-
-@vjp("ImageScaler")
-def image_scaler(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """scale * ct (experimental operator of the first Core ML conversions)"""
-    return (op.Mul(ct, float(node.attrs.get("scale", 1.0))),)

@@ -59,7 +59,7 @@ def zeros(op: Emitter, shape: Tensor, elem_type: int) -> Tensor:
 
 
 def scatter_add(op: Emitter, shape: Tensor, indices: Tensor, ct: Tensor, axis: int) -> Tensor:
-    """Zeros of `shape` with `ct` added at `indices` along `axis` (ScatterElements; half precision has no kernel for it on the CPU)."""
+    """Zeros of `shape` with `ct` added at `indices` along `axis`; in float32 for half precision (the CPU's kernel)."""
     kind = op.elem_type(ct)
     half = kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     wide = op.Cast(ct, to=onnx.TensorProto.FLOAT) if half else ct

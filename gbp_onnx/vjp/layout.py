@@ -118,7 +118,7 @@ def slice_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 
 def _scatter_slices(op: Emitter, node: Node, ct: Tensor, x: Tensor, axes: list[int]) -> Tensor:
-    """Any step, any start known only at run time: slice the positions 0..size of each axis alike, and scatter along it."""
+    """Any step, any start known only at run time: slice the positions of each axis alike, and scatter along it."""
     starts, ends, steps = node.inputs[1], node.inputs[2], node.input(4)
     out = ct
     for k, axis in enumerate(axes):

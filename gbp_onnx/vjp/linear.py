@@ -31,7 +31,7 @@ def matmul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 @vjp("Gemm", since=7)
 def gemm(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """A: alpha * ct @ B'^T;  B: alpha * A'^T @ ct (transposed back where transA, transB);  C: beta * ct, un-broadcast"""
+    """A: alpha * ct @ B'^T;  B: alpha * A'^T @ ct (turned back where transA, transB);  C: beta * ct, un-broadcast"""
     a, b = node.inputs[:2]
     alpha, beta, trans_a, trans_b = (node.attrs[k] for k in ("alpha", "beta", "transA", "transB"))
 

@@ -114,7 +114,7 @@ def _per_channel(op: Emitter, vector: Tensor, rank: int) -> Tensor:
 
 
 def _centred(op: Emitter, x: Tensor, g: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
-    """The cotangent of x through n = (x - mean) / deviation where g is that of n, and n itself (Ioffe & Szegedy 2015)."""
+    """The cotangent of x through n = (x - mean) / deviation, given that of n; and n (Ioffe & Szegedy 2015)."""
 
     def mean(tensor: Tensor) -> Tensor:
         made: Tensor = op.ReduceMean(tensor, axes=list(axes), keepdims=1)

@@ -96,7 +96,7 @@ def global_max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 @vjp("LRN")
 def lrn(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct * S^-beta - 2*alpha*beta * x * mean(ct * y / S) over the mirrored channel window, S = bias + alpha * mean(x^2)"""
+    """ct * S^-beta - 2*alpha*beta * x * mean(ct * y / S) over the mirrored window, S = bias + alpha * mean(x^2)"""
     x, y, attrs = node.inputs[0], node.outputs[0], node.attrs
     size, alpha, beta, rank = attrs["size"], attrs["alpha"], attrs["beta"], rank_of(op, x)
     before, after = (size - 1) // 2, size // 2  # the window of channel c: c - before .. c + after

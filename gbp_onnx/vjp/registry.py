@@ -1,14 +1,14 @@
 """The derivative table: operator -> vector-Jacobian product, keyed by domain, operator and opset.
 
-Three states, never two: **differentiable** (`@vjp`), **stops the gradient on purpose** (`stops_gradient`: one line why), and
-unknown, which is an error.
+Three states, never two: **differentiable** (`@vjp`), **stops the gradient on purpose** (`stops_gradient`: one line
+why), and unknown, which is an error.
 
 Names in scope of every entry
     op      the emitter: ``op.Mul(a, b)`` is a new node and its output
-    node    the forward node: ``node.inputs[i]``, ``node.outputs[i]``, ``node.attrs["alpha"]`` (schema defaults filled in)
+    node    the forward node: ``node.inputs[i]``, ``node.outputs[i]``, ``node.attrs["alpha"]`` (defaults filled in)
     ct      the cotangent of ``node.outputs[0]``; with ``outputs="all"`` a tuple, None where no cotangent arrives
-returns     one entry per input, None = no gradient flows there (missing entries at the end are None); an entry that is costly
-            or may be refused can be a function, called only where that input's cotangent is wanted
+returns     one entry per input, None = no gradient flows there (missing entries at the end are None); an entry that is
+            costly or may be refused can be a function, called only where that input's cotangent is wanted
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Cotangents = tuple[Tensor | Callable[[], Tensor] | None, ...]
 Rule = Callable[[Emitter, Node, Any], Cotangents]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it becomes a Reason in an OperatorError
     """Raised by a derivative for a form of its operator that it does not cover; the text says why."""
 
 
 class UnknownShape(Refusal):
-    """A rank or size is not known. Behind an operator that is refused itself, that is its consequence and not reported."""
+    """A rank or size is not known. Behind an operator that is refused itself, this follows and is not reported."""
 
 
 @dataclass(frozen=True, slots=True)

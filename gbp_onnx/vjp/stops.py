@@ -1,4 +1,4 @@
-"""Operators that stop the gradient on purpose, each with its reason. What is neither here nor in the table is an error."""
+"""Operators that stop the gradient on purpose, each with its reason. What is in neither table is an error."""
 
 from __future__ import annotations
 

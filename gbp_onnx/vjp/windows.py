@@ -1,7 +1,8 @@
-"""Window arithmetic that Conv, ConvTranspose and the pools share: axes resolved, and the transpose of a sliding window.
+"""Window arithmetic of Conv, ConvTranspose and the pools: axes resolved, and the transpose of a sliding window.
 
-The transpose of every window operator is one ConvTranspose. ONNX Runtime's CUDA kernel takes symmetric pads only, so that anything else
-is emitted with no pads and cropped; sizes known only at run time are cropped to the shape of the forward input.
+The transpose of every window operator is one ConvTranspose. ONNX Runtime's CUDA kernel takes symmetric pads only, so
+that anything else is emitted with no pads and cropped; sizes known only at run time are cropped to the shape of the
+forward input.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def begin_pads(op: Emitter, windows: Windows, x: Tensor) -> Tensor:
 def transpose_windows(
     op: Emitter, ct: Tensor, weight: Tensor, windows: Windows, like: Tensor, group: int = 1
 ) -> Tensor:
-    """Add each window of `ct`, times `weight` [O, I/group, *kernel], back to where the window lay: the shape of `like` in space.
+    """Add each window of `ct`, times `weight` [O, I/group, *kernel], back to where it lay: in space the size of `like`.
 
     The transpose of Conv with respect to its input (ONNX ConvTranspose; Dumoulin & Visin 2016, "A guide to convolution
     arithmetic", relationship 14).
@@ -125,14 +126,14 @@ def transpose_windows(
 
 
 def crop(op: Emitter, tensor: Tensor, starts: Tensor | list[int], like: Tensor, count: int) -> Tensor:
-    """The box at `starts` of the `count` spatial axes of `tensor` that has the size of `like` (which must lie inside)."""
+    """The box at `starts` of the `count` spatial axes of `tensor` that has the size of `like` (and lies inside)."""
     sizes = op.Slice(op.shape(like), [2], [2 + count], [0])
     made: Tensor = op.Slice(tensor, starts, op.Add(sizes, starts), list(range(2, 2 + count)))
     return made
 
 
 def window_positions(op: Emitter, ct: Tensor, windows: Windows, like: Tensor, k: int) -> Tensor:
-    """Where each tap of each window of spatial axis `k` lies in the input: int64 [windows, taps], negative in the padding."""
+    """Where the taps of the windows of spatial axis `k` lie: int64 [windows, taps], outside 0..size in the padding."""
     axis = windows.axes[k]
     begin = op.Slice(begin_pads(op, windows, like), [k], [k + 1], [0])
     count = op.Squeeze(op.dim(ct, 2 + k), axes=[0])

@@ -1,0 +1,76 @@
+"""Forward definitions in double where onnx.reference computes in float32, or something else than the standard says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from onnx.reference.op_run import OpRun
+
+_erf = np.vectorize(math.erf, otypes=["d"])
+
+
+class Erf(OpRun):
+    """onnx.reference rounds the result to float32."""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (_erf(x),)
+
+
+class Gelu(OpRun):
+    def _run(self, x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray]:
+        if approximate == "tanh":
+            return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + _erf(x / math.sqrt(2))),)
+
+
+class LRN(OpRun):
+    """onnx.reference lets the window grow towards the later channels."""
+
+    def _run(
+        self, x: np.ndarray, alpha: Any = None, beta: Any = None, bias: Any = None, size: Any = None
+    ) -> tuple[np.ndarray]:
+        total = np.zeros_like(x)
+        for c in range(x.shape[1]):
+            low, high = max(0, c - (size - 1) // 2), min(x.shape[1] - 1, c + size // 2)
+            total[:, c] = np.sum(x[:, low : high + 1] ** 2, axis=1)
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class GlobalMaxPool(OpRun):
+    """onnx.reference takes 2-D images for granted."""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class MeanVarianceNormalization(OpRun):
+    """onnx.reference mixes float32 constants in."""
+
+    def _run(self, x: np.ndarray, axes: Any = None) -> tuple[np.ndarray]:
+        axis = tuple(axes)
+        return ((x - x.mean(axis, keepdims=True)) / (x.std(axis, keepdims=True) + 1e-9),)
+
+
+class GroupNormalization(OpRun):
+    """onnx.reference computes the statistics in float32."""
+
+    def _run(
+        self,
+        x: np.ndarray,
+        scale: np.ndarray,
+        bias: np.ndarray,
+        epsilon: Any = None,
+        num_groups: Any = None,
+        stash_type: Any = None,
+    ) -> tuple[np.ndarray]:
+        rows = x.reshape(x.shape[0], num_groups, -1)
+        normal = (rows - rows.mean(2, keepdims=True)) / np.sqrt(rows.var(2, keepdims=True) + epsilon)
+        if len(scale) == x.shape[1]:  # one a channel (opset 21), or one a group
+            flat = (len(scale), *[1] * (x.ndim - 2))
+            return (normal.reshape(x.shape) * scale.reshape(flat) + bias.reshape(flat),)
+        return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
+
+
+OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalMaxPool, MeanVarianceNormalization]
