@@ -5,6 +5,7 @@ file.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import onnx
 from gbp_onnx.canonical.head import Head, find_head
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
-from gbp_onnx.errors import InputError, ModelError, OperatorError, Reason
+from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
@@ -64,10 +65,11 @@ def build(
     the largest value. Outputs: the source's, then ``attribution_<rule>``, float32, in the shape and layout of the
     image input, per unit of that
     input. A name that is taken gets ``_1``, ``_2``...; metadata ``gbp.inputs`` and ``gbp.outputs`` say which is which.
-    Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
+    Warns (GbpWarning) of what should be known about the maps: no rectifier, activations that no rule gates, a deconvnet
+    map that is the same for every image. Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
     loaded, where = load_model(model), source_name(model)
-    return build_loaded(
+    built = build_loaded(
         loaded,
         rules,
         output=output,
@@ -77,6 +79,9 @@ def build(
         where=where,
         digest=source_sha256(model),
     )
+    for note in json.loads(next(e.value for e in built.metadata_props if e.key == "gbp.warnings")):
+        warnings.warn(note, GbpWarning, stacklevel=2)
+    return built
 
 
 def build_loaded(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from make_tiny import make
 from onnx import TensorProto, helper, numpy_helper
 
 import gbp_onnx
 import gbp_onnx.canonical.view
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
+from gbp_onnx.errors import GbpWarning
 from gbp_onnx.graph.reader import Graph
 from tests.vjp_check import session
 
@@ -548,3 +551,19 @@ def test_what_is_not_finite_stays_out_of_masked_places() -> None:
 def test_an_infinite_activation_is_gated_open() -> None:
     got = run(named("Relu(x) -> y"), "guided", [np.inf, -np.inf, 1, 1, 1, 1, 1, 1], np.ones(8))
     np.testing.assert_array_equal(got, [1, 0, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_rectifier", "no rectifier lies"),
+        ("some_rectifiers", "no rule gates"),
+        ("no_pool", "deconvnet reads nothing"),
+    ],
+)
+def test_build_warns_of_what_the_maps_are_not(name: str, said: str) -> None:
+    with pytest.warns(GbpWarning, match=said):
+        gbp_onnx.build(make(name), ("guided", "deconvnet"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gbp_onnx.build(make(name), "saliency")  # nothing to say of the true gradient

@@ -61,8 +61,6 @@ def build(
     set_metadata(explainer, extra)
     save_model(explainer, out)
     props = {e.key: e.value for e in explainer.metadata_props}
-    for warning in json.loads(props["gbp.warnings"]):
-        click.echo(f"warning: {warning}", err=True)
     if as_json:
         facts = {key.removeprefix("gbp."): props[key] for key in ("gbp.output", "gbp.explained", "gbp.source_sha256")}
         parsed = {
