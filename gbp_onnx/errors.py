@@ -26,6 +26,7 @@ __all__ = [
     "OperatorError",
     "Reason",
     "RuntimeFailure",
+    "is_quantised",
 ]
 
 CODES: dict[str, str] = {
@@ -105,18 +106,47 @@ class OperatorError(GbpError):
 
     def __init__(self, code: str, what: str, where: str = "", fix: str = "", reasons: tuple[Reason, ...] = ()) -> None:
         self.reasons = reasons
-        super().__init__(code, what + "".join(f"\n  - {r}" for r in reasons), where, fix)
+        super().__init__(code, what + "".join(f"\n  - {line}" for line in _grouped(reasons)), where, fix)
 
     @classmethod
     def of(cls, reasons: tuple[Reason, ...], where: str = "") -> OperatorError:
         """The error for a graph with these obstacles (at least one)."""
         count = f"{len(reasons)} node{'s' if len(reasons) > 1 else ''}"
-        fix = "export without these operators, or explain an output that does not depend on them (output=...)"
-        return cls(reasons[0].code, f"{count} cannot be differentiated:", where, fix, reasons)
+        return cls(reasons[0].code, f"{count} cannot be differentiated:", where, _way_out(reasons), reasons)
 
     def __reduce__(self) -> tuple[object, ...]:
         what = self.what.split("\n  - ")[0] if self.reasons else self.what
         return (type(self), (self.code, what, self.where, self.fix, self.reasons))
+
+
+def is_quantised(op: str) -> bool:
+    """Whether an operator (of whatever domain) belongs to quantised models."""
+    return op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QGemm", "QAttention") or (
+        op.startswith(("QLinear", "DynamicQuantize")) or op.endswith("Integer")
+    )
+
+
+def _grouped(reasons: tuple[Reason, ...]) -> list[str]:
+    """A line for each operator and reason, with its nodes (the first five, where there are more)."""
+    nodes: dict[tuple[str, str, str], list[str]] = {}
+    for reason in reasons:
+        nodes.setdefault((reason.code, reason.op, reason.why), []).append(repr(reason.node))
+    lines = []
+    for (code, op, why), names in nodes.items():
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        lines.append(f"{code}: {op} (node{'s' if len(names) > 1 else ''} {shown}): {why}")
+    return lines
+
+
+def _way_out(reasons: tuple[Reason, ...]) -> str:
+    operators = {reason.op.rpartition("::")[2] for reason in reasons}
+    if any(map(is_quantised, operators)):
+        return "this is a quantised model: explain the float model that it was made from"
+    if any(op.startswith("Fused") or op in ("ReorderInput", "ReorderOutput") for op in operators):
+        return "ONNX Runtime has fused these operators: explain the model from before it was optimised"
+    if any("rank" in reason.why or "run time" in reason.why for reason in reasons):
+        return "export with static shapes or another opset, so that ranks and sizes can be inferred"
+    return "export without these operators, or explain an output that does not depend on them (output=...)"
 
 
 class RuntimeFailure(GbpError):  # noqa: N818 - RuntimeError is taken

@@ -19,7 +19,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sh
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
-from gbp_onnx.rules import check_rules
+from gbp_onnx.rules import RULES, check_rectify, check_rules
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
 from gbp_onnx.seeds import Target, one_each, resolve, target_index
 from gbp_onnx.target import build_loaded, is_explainer
@@ -35,10 +35,11 @@ class Explainer:
     """Explains images under one or several rules, all from one forward pass.
 
     `model`: a source model or a built explainer, as path, bytes or ModelProto; None is the bundled SqueezeNet 1.1.
-    `rules`: of "saliency", "deconvnet", "guided" (a built explainer brings its own). `providers`: "auto" (CUDA where it
-    truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short form, mapping or
-    `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings announce). `labels`: a
-    list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for `build`.
+    `rules`: of "saliency", "deconvnet", "guided"; None for all (a built explainer brings its own). `providers`: "auto"
+    (CUDA where it truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short
+    form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
+    announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
+    `build`; a built explainer has made its choice.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -49,7 +50,7 @@ class Explainer:
     def __init__(
         self,
         model: ModelSource | None = None,
-        rules: Sequence[str] | str = DEFAULT_RULES,
+        rules: Sequence[str] | str | None = DEFAULT_RULES,
         *,
         providers: Providers = "auto",
         preprocess: str | Mapping[str, Any] | Preprocess | None = None,
@@ -59,14 +60,17 @@ class Explainer:
         explain: str = "logit",
         rectify: Iterable[str] = (),
     ) -> None:
-        asked = check_rules(rules)
+        asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
         source: ModelSource = bundled.model_path() if model is None else model
         self.where = source_name(source)
         built = load_model(source)
-        if not is_explainer(built):
-            options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": rectify}
-            built = build_loaded(built, asked, **options, where=self.where, digest=source_sha256(source))
+        options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
+        if is_explainer(built):
+            _check_built({e.key: e.value for e in built.metadata_props}, options, self.where)
+        else:
+            digest = source_sha256(source)
+            built = build_loaded(built, asked or tuple(RULES), **options, where=self.where, digest=digest)
         self._props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
@@ -169,7 +173,7 @@ class Explainer:
         )
 
     def _warnings(self, maps: Mapping[str, NDArray[np.float32]], values: NDArray[Any]) -> tuple[str, ...]:
-        said = list(json.loads(self._props.get("gbp.warnings", "[]")))
+        said = [w for w in json.loads(self._props.get("gbp.warnings", "[]")) if _concerns(w, self.rules)]
         if self._guessed:
             said.append(
                 f"the model does not say how it wants its input: {self.preprocess.name!r} is a guess; "
@@ -184,7 +188,9 @@ class Explainer:
             if broken:
                 said.append(f"{rule}: {broken} of {attribution.size} values of the map are NaN or infinite")
             elif not attribution.any():
-                said.append(f"{rule}: the map is zero everywhere (every path to the target is gated off)")
+                said.append(
+                    f"{rule}: the map is zero everywhere (gates or weights of zero block every path from the target)"
+                )
         return tuple(said)
 
     def _record(self) -> dict[str, Any]:
@@ -203,8 +209,25 @@ class Explainer:
         }
 
 
-def _rules_of(asked: tuple[str, ...], built: tuple[str, ...], where: str) -> tuple[str, ...]:
+def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:
+    """A built explainer is what it is: refuse options that ask for another one (GBP410)."""
+    made = {
+        "output": props["gbp.output"],
+        "wrt": json.loads(props["gbp.inputs"])["image"],
+        "explain": props.get("gbp.explain", "logit"),
+        "rectify": tuple(json.loads(props.get("gbp.rectify", "[]"))),
+    }
+    asked = {k: v for k, v in options.items() if v and not (k == "explain" and v == "logit")}
+    for option, value in asked.items():
+        if value != made[option]:
+            what = f"this explainer was built with {made[option]!r}, not {value!r}"
+            raise InputError("GBP410", what, f"{where}: {option}", "build it again from its model, with that option")
+
+
+def _rules_of(asked: tuple[str, ...] | None, built: tuple[str, ...], where: str) -> tuple[str, ...]:
     """The rules to show: what was asked for; all that a built explainer has, where nothing in particular was."""
+    if asked is None:
+        return built
     missing = [r for r in asked if r not in built]
     if not missing:
         return asked if asked != DEFAULT_RULES or built == asked else built
@@ -216,3 +239,10 @@ def _rules_of(asked: tuple[str, ...], built: tuple[str, ...], where: str) -> tup
         where,
         f"it has {', '.join(built)}; build it again with more rules",
     )
+
+
+def _concerns(warning: str, rules: Sequence[str]) -> bool:
+    """Whether a note of the built file is about the rules that are shown."""
+    if warning.startswith("deconvnet"):
+        return "deconvnet" in rules
+    return any(rule != "saliency" for rule in rules)

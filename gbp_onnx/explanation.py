@@ -28,7 +28,7 @@ TITLES = {"deconvnet": "Deconvnet", "guided": "Guided Backpropagation", "salienc
 """Rules in the order of the well-known figure, and what its panels are called."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explanation:
     """The maps of one image for one target.
 
@@ -57,6 +57,10 @@ class Explanation:
     def in_photo(self, rule: str) -> NDArray[np.float32]:
         """The map put back on the whole photograph: float32 [photo height, photo width, C], zero outside the crop."""
         return self.frame.to_photo(self._map(rule))
+
+    def __repr__(self) -> str:
+        """The target, its score, the image and the rules; not the arrays."""
+        return f"<Explanation of {self.source!r}: {self.heading}; {', '.join(self.attributions)}>"
 
     @property
     def heading(self) -> str:
@@ -180,9 +184,10 @@ def score_text(score: float, head: str | None) -> str:
     """A value of the output in words: per cent behind Softmax and Sigmoid (exp first behind LogSoftmax), else the
     number.
     """
-    if head in ("Softmax", "Sigmoid"):
-        return f"{100 * score:.1f} %"
-    return f"{100 * float(np.exp(score)):.1f} %" if head == "LogSoftmax" else f"{score:.4g}"
+    if head not in ("Softmax", "Sigmoid", "LogSoftmax"):
+        return f"(score {score:.4g})"
+    share = 100 * (float(np.exp(score)) if head == "LogSoftmax" else score)
+    return "< 0.1 %" if 0 <= share < 0.05 else f"{share:.1f} %"
 
 
 def top_predictions(values: NDArray[Any], labels: Sequence[str] | None, count: int = 5) -> tuple[Prediction, ...]:

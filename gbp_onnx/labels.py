@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gbp_onnx.errors import InputError, ModelError
 
@@ -17,7 +19,7 @@ Labels = Sequence[str] | str | os.PathLike[str]
 """What callers pass: the labels themselves, or the path of a file that holds them."""
 
 _SYNSET = re.compile(r"^n\d{8}\s+")
-_NUMBERED = re.compile(r"^\s*(\d+)\s*[:,\t]\s*(.+)$")
+_NUMBERED = re.compile(r"^(\d+)\s*(?:[:,\t]\s*|\s+)(.+?),?$")
 
 
 def read_labels(labels: Labels) -> tuple[str, ...]:
@@ -34,7 +36,7 @@ def read_labels(labels: Labels) -> tuple[str, ...]:
         raise InputError(
             "GBP408", f"the labels cannot be read ({why})", str(path), "pass a text file with one label a line"
         ) from error
-    found = _from_json(text, str(path)) if path.suffix.lower() == ".json" else _from_lines(text)
+    found = _from_json(text, str(path)) if text.lstrip()[:1] in ("{", "[") else _from_lines(text)
     if not found:
         raise InputError("GBP408", "the file holds no labels", str(path), "pass a text file with one label a line")
     return found
@@ -57,7 +59,9 @@ def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] 
     """
     if labels is None or len(labels) == classes:
         return labels
-    return ("background", *labels) if len(labels) + 1 == classes else None
+    if len(labels) + 1 == classes:
+        return ("background", *labels)
+    return labels[1:] if len(labels) == classes + 1 and labels[0].casefold() == "background" else None
 
 
 def find_label(name: str, labels: tuple[str, ...] | None) -> int:
@@ -84,7 +88,7 @@ def find_label(name: str, labels: tuple[str, ...] | None) -> int:
             "pass the class index",
         )
     by_fold = {label.casefold(): label for label in labels}
-    near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5) or [f for f in by_fold if wanted in f][:3]
+    near = [f for f in by_fold if wanted in f][:3] or difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(by_fold[n]) for n in near)}?" if near else "pass the class index"
     raise InputError("GBP408", f"no label {name!r}", "target", hint)
 
@@ -98,9 +102,22 @@ def _from_lines(text: str) -> tuple[str, ...]:
     return tuple(_SYNSET.sub("", line) for line in lines)
 
 
+def _parsed(text: str) -> Any:
+    """JSON, or the Python literal that class lists are often passed on as."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise error from None
+
+
 def _from_json(text: str, where: str) -> tuple[str, ...]:
     try:
-        data = json.loads(text)
+        data = _parsed(text)
+        if isinstance(data, dict) and isinstance(data.get("id2label"), dict):
+            data = data["id2label"]  # a Hugging Face config.json
         if isinstance(data, dict):
             order = sorted((int(k), v) for k, v in data.items())
             if [k for k, _ in order] != list(range(len(order))):

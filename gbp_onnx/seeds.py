@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,6 +85,10 @@ def _class(target: Target, image_shape: ImageShape, labels: tuple[str, ...] | No
         case str() if target.lower() == "top5":
             what = "top5 is for explain(); attribute() takes one target for each image"
             raise InputError("GBP407", what, "target", "pass class indices")
+        case str() if labels is None or target.lower() not in (label.lower() for label in labels):
+            if re.fullmatch(r"top-?\d+", target.lower()):
+                raise InputError("GBP407", f"{target!r} is no target", "target", "top1 and top5 are")
+            return find_label(target, None if labels is None else labels_for(labels, int(np.prod(image_shape()))))
         case str():
             return find_label(target, None if labels is None else labels_for(labels, int(np.prod(image_shape()))))
         case bool():

@@ -15,7 +15,7 @@ import onnx
 from gbp_onnx.canonical.head import Head, find_head
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
-from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
+from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason, is_quantised
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
@@ -122,6 +122,7 @@ class Plan:
     head: Head | None
     wrt: tuple[Tensor, ...]
     where: str
+    form: str  # "logit" or "output", as asked
 
     @property
     def explained(self) -> Tensor:
@@ -146,7 +147,7 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
             raise ModelError(
                 "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
             )
-    return Plan(graph, View(graph, None if head is None else head.node), chosen, head, tuple(inputs), where)
+    return Plan(graph, View(graph, None if head is None else head.node), chosen, head, tuple(inputs), where, explain)
 
 
 def is_explainer(model: onnx.ModelProto) -> bool:
@@ -167,20 +168,21 @@ def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
     ]
 
 
-def notes(scheme: Plan, rules: Sequence[str], families: Iterable[str]) -> list[str]:
+def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
     live = scheme.live()
     gated = [r for name, r in scheme.view.rectifiers.items() if name in live]
     found, masking = [], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
-    if masking and not gated and len(overrides("guided", families)) == 1:
+    kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
+    if masking and not gated and not families:
+        equal = f"{' and '.join(masking)} equal the plain gradient (saliency)"
         found.append(
-            f"no rectifier lies on the way to the image: {' and '.join(masking)} equal the plain gradient (saliency)"
+            f"no rectifier lies on the way to the image: {equal}" + (f"; it has {kinds} (see rectify)" if kinds else "")
         )
     elif masking and loose:
-        kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
         found.append(
-            f"no rule gates these activations, so the map is partly a plain gradient there: {kinds} (see inspect)"
+            f"no rule gates these activations, so the map is partly a plain gradient: {kinds} (see inspect, rectify)"
         )
     return found
 
@@ -231,6 +233,8 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.version": package_version(),
             "gbp.source_sha256": digest,
             "gbp.rules": json.dumps(list(rules)),
+            "gbp.rectify": json.dumps(list(families)),
+            "gbp.explain": "logit" if scheme.head is not None else scheme.form,
             "gbp.output": scheme.output.name,
             "gbp.explained": scheme.explained.name,
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
@@ -292,6 +296,7 @@ def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
         return chosen
     floats = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
     if not floats:
+        _refuse_quantised(graph, where)
         kinds = ", ".join(
             f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs
         )
@@ -299,6 +304,14 @@ def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
             "GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model"
         )
     return next((t for t in floats if find_head(graph, t) is not None), floats[0])
+
+
+def _refuse_quantised(graph: Graph, where: str) -> None:
+    """Say that a model without float outputs is a quantised one, where it is; every quantising node is a reason."""
+    why = "no derivative is known for this operator"
+    reasons = tuple(Reason("GBP201", n.op, n.name, why) for n in graph.nodes if is_quantised(n.op))
+    if reasons:
+        raise OperatorError.of(reasons, where)
 
 
 def _image_input(graph: Graph, where: str) -> Tensor:

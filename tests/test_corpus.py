@@ -54,9 +54,9 @@ REFUSED = {
     "ort_qdq_multi_consumer_contrib.onnx": QUANTISED,
     "ort_squeezenet_tensor_input.onnx": NO_FLOAT,
     "superres_prepost_opset18.onnx": NO_FLOAT,
-    "tflite_coral_mobilenet_v1_0.25_128_quant.onnx": NO_FLOAT,
-    "tflite_coral_mobilenet_v2_1.0_224_quant.onnx": NO_FLOAT,
-    "tflite_mlperftiny_resnet8_cifar10_int8.onnx": NO_FLOAT,
+    "tflite_coral_mobilenet_v1_0.25_128_quant.onnx": QUANTISED,
+    "tflite_coral_mobilenet_v2_1.0_224_quant.onnx": QUANTISED,
+    "tflite_mlperftiny_resnet8_cifar10_int8.onnx": QUANTISED,
 }
 MODELS = sorted(p.name for p in (CORPUS / "models").glob("*")) if CORPUS.is_dir() else []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, json_option, protect, rule_option
+from gbp_onnx.errors import InputError
 
 
 @click.command()
@@ -50,6 +51,8 @@ def build(
     from gbp_onnx.target import build as build_model
 
     protect([model], [Path(out)])
+    if Path(out).suffix.lower() != ".onnx":
+        raise InputError("GBP411", "an explainer is an .onnx file", out, "give it a name that ends in .onnx")
     extra = {}
     if preprocess is not None:
         extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())

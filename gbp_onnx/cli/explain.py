@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,35 +15,18 @@ import click
 
 from gbp_onnx.cli.options import (
     PROVIDERS,
-    RULE_NAMES,
     explained_options,
     image_options,
     json_option,
-    protect,
     rule_option,
 )
+from gbp_onnx.cli.outputs import places, write
 from gbp_onnx.errors import GbpError, InputError
 
 if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
 
-FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-OTHER_SUFFIXES = (
-    ".avif",
-    ".bmp",
-    ".eps",
-    ".gif",
-    ".html",
-    ".json",
-    ".npy",
-    ".npz",
-    ".onnx",
-    ".pdf",
-    ".svg",
-    ".tif",
-    ".tiff",
-)
 MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".keras", ".pt", ".pth")
 IMAGE_SUFFIXES = (
     ".avif",
@@ -127,7 +110,7 @@ def explain(
     paths = _expand(images or (str(bundled.photo_path()),))
     explainer = Explainer(
         model,
-        rules or RULE_NAMES,
+        rules or None,
         providers=options["providers"],
         preprocess=options["preprocess"],
         labels=options["labels"],
@@ -135,26 +118,27 @@ def explain(
         explain=options["explain_as"],
         rectify=options["rectify"],
     )
-    places = _places(paths, out)
+    figures = places(paths, out)
     protected = [*paths, *([] if model is None else [model])]
     failed, said, records = 0, set[str](), []
-    with _progress(len(paths), quiet) as advance:
-        for path, place in zip(paths, places, strict=True):
+    with _progress(len(paths), quiet) as (advance, say):
+        for path, place in zip(paths, figures, strict=True):
             try:
                 found = explainer.explain(path, _target(target, explainer.output))
-                written = _write(found, place, options, protected)
+                written, figure = write(found, place, options, protected)
             except GbpError as error:
                 if len(paths) == 1 or error.code[:4] not in ("GBP4", "GBP3") or error.code in _HOPELESS:
                     raise
-                click.echo(f"error: {error}", err=True)
+                say(f"error: {error}")
                 records.append({"image": path, "error": {"code": error.code, "what": error.what, "fix": error.fix}})
                 failed += 1
             else:
-                for one in found if isinstance(found, list) else [found]:
-                    _announce(one, explainer, said, quiet)
-                    records.append({**one.to_dict(), "files": [str(f) for f in written]})
+                for one, files in zip(found if isinstance(found, list) else [found], written, strict=True):
+                    for line in _lines(one, explainer, said, quiet):
+                        say(line)
+                    records.append({**one.to_dict(), "files": [str(f) for f in (*files, figure)]})
                 if not as_json:
-                    for file in written:
+                    for file in (*(f for files in written for f in files), figure):
                         click.echo(str(file))
             advance()
     if as_json:
@@ -169,9 +153,15 @@ _HOPELESS = ("GBP406", "GBP409", "GBP410", "GBP411")
 
 
 def _is_model(name: str) -> bool:
-    """Whether the first argument is a model; what looks like neither is taken for one, and its error says so."""
-    suffix = Path(name).suffix.lower()
-    return suffix in MODEL_SUFFIXES or (suffix not in IMAGE_SUFFIXES and not Path(name).is_dir())
+    """Whether the first argument is a model: by its suffix, else by the content; what is missing counts as one."""
+    path, suffix = Path(name), Path(name).suffix.lower()
+    if suffix in MODEL_SUFFIXES or suffix in IMAGE_SUFFIXES or path.is_dir():
+        return suffix in MODEL_SUFFIXES and not path.is_dir()
+    if not path.is_file():
+        return True
+    from gbp_onnx.imaging.photo import is_picture
+
+    return not is_picture(path)
 
 
 def _expand(names: Sequence[str]) -> list[str]:
@@ -182,37 +172,15 @@ def _expand(names: Sequence[str]) -> list[str]:
         if not path.is_dir():
             found.append(name)
             continue
-        inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        inside = sorted(
+            str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != "."
+        )
         if not inside:
             raise InputError(
                 "GBP401", "the folder holds no images", name, f"known suffixes: {' '.join(IMAGE_SUFFIXES)}"
             )
         found += inside
     return found
-
-
-def _places(images: Sequence[str], out: str | None) -> list[Path]:
-    """The figure's path for each image: `out` itself where it names a picture, else a file in that folder; no two the
-    same.
-    """
-    suffix = "" if out is None or Path(out).is_dir() or out.endswith(("/", os.sep)) else Path(out).suffix.lower()
-    if out is not None and suffix in (*FIGURE_SUFFIXES, *OTHER_SUFFIXES):
-        if suffix in OTHER_SUFFIXES:
-            known = ", ".join(FIGURE_SUFFIXES)
-            raise InputError("GBP411", f"figures are not written as {suffix}", out, f"use one of {known}, or a folder")
-        if len(images) > 1:
-            raise InputError("GBP411", f"{len(images)} images do not fit into one file", out, "name a folder with -o")
-        return [Path(out)]
-    folder, taken, places = Path(out or "gbp-out"), set[str](), []
-    for image in images:
-        stem = Path(image).stem or "image"
-        name, count = stem, 0
-        while name.casefold() in taken:
-            count += 1
-            name = f"{stem}_{count}"
-        taken.add(name.casefold())
-        places.append(folder / f"{name}.png")
-    return places
 
 
 def _target(text: str, output: str) -> Any:
@@ -227,88 +195,32 @@ def _target(text: str, output: str) -> Any:
     return text
 
 
-def _write(
-    found: Explanation | list[Explanation], place: Path, options: dict[str, Any], protected: Sequence[str]
-) -> list[Path]:
-    """Write what was asked for, over none of the `protected` files; the figure last, so that its path is the last."""
-    from gbp_onnx.imaging.figure import stack
-    from gbp_onnx.imaging.write import save_png
-
-    style = {"style": options["style"], "percentile": options["percentile"], "colormap": options["colormap"]}
-    several = found if isinstance(found, list) else [found]
-    figure = stack([one.figure(**style) for one in several]) if isinstance(found, list) else found.figure(**style)
-    planned: list[tuple[Path, Callable[[Path], Path]]] = []
-    for rank, one in enumerate(several, start=1):
-        base = place.with_suffix("")
-        if isinstance(found, list):
-            base = place.with_name(f"{place.stem}.{rank}-{_slug(one.name)}")
-        if options["raw"]:
-            planned += [(_beside(base, suffix), one.save) for suffix in (".npz", ".json")]
-        for rule in one.attributions:
-            if options["maps"]:
-                planned.append((_beside(base, f".{rule}.png"), partial(save_png, one.picture(rule, **style))))
-            if options["overlay"]:
-                drawn = _over_photo(one, rule, style)
-                planned.append((_beside(base, f".{rule}.overlay.png"), partial(save_png, drawn)))
-    planned.append((place, partial(save_png, figure)))
-    protect(protected, [path for path, _ in planned])
-    return [write(path) for path, write in planned]
-
-
-def _over_photo(one: Explanation, rule: str, style: dict[str, Any]) -> Any:
-    import numpy as np
-
-    from gbp_onnx.imaging.photo import read_photo
-
-    return one.overlay(rule, whole_photo=np.asarray(read_photo(one.source)), **style)
-
-
-def _beside(base: Path, suffix: str) -> Path:
-    return base.with_name(base.name + suffix)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "target"
-
-
-def _announce(one: Explanation, explainer: Explainer, said: set[str], quiet: bool) -> None:
-    """Predictions and warnings on stderr; each warning once."""
+def _lines(one: Explanation, explainer: Explainer, said: set[str], quiet: bool) -> Iterator[str]:
+    """What is said of an explanation on stderr: where it ran, predictions, warnings; each thing once."""
     from gbp_onnx.explanation import score_text
 
-    if not quiet:
-        if "provider" not in said:
-            said.add("provider")
-            click.echo(
-                f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})",
-                err=True,
-            )
-        top = ", ".join(f"{p.label or p.index} {score_text(p.score, one.head)}" for p in one.predictions)
-        several_axes = isinstance(one.target, tuple)  # flat indices would say nothing
-        click.echo(f"{one.source}: {one.heading}" + ("" if several_axes else f"  [{top}]"), err=True)
-    for warning in one.warnings:
-        if warning not in said:
-            said.add(warning)
-            click.echo(f"warning: {warning}", err=True)
+    provider = f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})"
+    top = ", ".join(f"{p.label or p.index} {score_text(p.score, one.head)}" for p in one.predictions)
+    several_axes = isinstance(one.target, tuple)  # flat indices would say nothing
+    summary = f"{one.source}: {one.heading}" + ("" if several_axes else f"  [{top}]")
+    for line in (*(() if quiet else (provider, summary)), *(f"warning: {w}" for w in one.warnings)):
+        if line not in said or line is summary:
+            said.add(line)
+            yield line
 
 
 @contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr over several images."""
-    if total < 2 or quiet:
-        yield lambda: None
+def _progress(total: int, quiet: bool) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
+    """A progress bar over several images, where stderr is a terminal; gives what advances it and what prints a line."""
+    if total < 2 or quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield (lambda: None), partial(click.echo, err=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        "explaining",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-    ) as bar:
+    columns = ("explaining", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shared = sys.stdout is not None and sys.stdout.isatty()  # paths on the same terminal go above the bar
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+        say = partial(bar.console.print, markup=False, highlight=False, soft_wrap=True)
+        yield (lambda: bar.advance(task)), say

@@ -54,8 +54,11 @@ def run(argv: Sequence[str]) -> int:
     warnings.showwarning = _show_warning
     try:
         result = cli.main(list(argv), prog_name="gbp-onnx", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return int(result or DONE)
+    except SystemExit:  # click's way to end where the reader of our output has gone (head, less)
+        return DONE
     except GbpError as error:
         return _report(error, as_json="--json" in argv)
     except click.exceptions.Abort:

@@ -103,6 +103,10 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
+        if data.startswith(_PICTURES):
+            raise ModelError("GBP102", "not an ONNX model: it is a picture", where, "name the model first") from error
+        if data.startswith(b"version https://git-lfs"):
+            raise ModelError("GBP102", "this is a Git LFS pointer, not the model", where, "run git lfs pull") from error
         hint = (
             "it is a text file" if data[:64].isascii() and data[:64].strip() else "it is truncated, or another format"
         )
@@ -110,9 +114,13 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     return model
 
 
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+
+
 def _check_basics(model: onnx.ModelProto, where: str) -> None:
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise ModelError("GBP102", "not an ONNX model: it holds no graph", where, "pass an .onnx file")
+        what = "not an ONNX model: it holds no graph" if model.ByteSize() else "the file is empty"
+        raise ModelError("GBP102", what, where, "pass an .onnx file")
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     uses_standard = any(node.domain in ("", "ai.onnx") for node in model.graph.node)
     if opset is None and uses_standard:

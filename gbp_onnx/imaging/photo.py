@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gbp_onnx.errors import InputError
 
-__all__ = ["read_photo"]
+__all__ = ["is_picture", "read_photo"]
 
 ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4 A
 UPRIGHT = {
@@ -73,6 +73,15 @@ def read_photo(source: str | os.PathLike[str] | Image.Image | NDArray[Any]) -> I
         raise InputError("GBP401", why, str(path), "check the path and its permissions") from error
     with handle, _quiet():
         return _decode(_open(handle, path), str(path))
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether Pillow knows the file's format; nothing is decoded."""
+    try:
+        with _quiet(), Image.open(path):
+            return True
+    except Exception:  # plugins raise many kinds for what is none of theirs
+        return False
 
 
 def _open(handle: Any, path: Path) -> Image.Image:

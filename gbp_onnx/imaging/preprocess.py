@@ -488,7 +488,9 @@ def _resize(photo: Image.Image, preprocess: Preprocess, size: Pair) -> tuple[Ima
     filters = {name: Image.Resampling[name.upper()] for name in CHOICES["interpolation"]}
     resample = filters[preprocess.interpolation]
     height, width = size
-    if preprocess.resize == "stretch":
+    if (
+        preprocess.resize == "stretch" or (photo.height, photo.width) == size
+    ):  # a picture of that size is taken as it is
         return photo.resize((width, height), resample), size, (0, 0)
     if preprocess.resize == "pad":
         ratio = min(height / photo.height, width / photo.width)
