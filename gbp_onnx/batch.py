@@ -42,8 +42,8 @@ class BatchRunner:
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
-        probed, *self._probes = with_probes(built)
-        self._session = Session(serialised(probed, where), choice, where=where)
+        self._probes = with_probes(built)
+        self._session = Session(serialised(built, where), choice, where=where)
         self._seeded: tuple[Session, str] | None = None
         self._lock = threading.Lock()
         self.shape = self._session.input_shapes[self.image_input]
@@ -139,8 +139,7 @@ class BatchRunner:
     def _seeded_session(self) -> tuple[Session, str]:
         with self._lock:
             if self._seeded is None:
-                probed, *_ = with_probes(self._built)
-                model, name = with_seed_input(probed)
+                model, name = with_seed_input(self._built)
                 self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
             return self._seeded
 

@@ -11,21 +11,18 @@ from gbp_onnx.graph.reader import captured_names
 __all__ = ["with_probes", "with_seed_input"]
 
 
-def with_probes(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
-    """A built explainer that returns, besides, the explained tensor and the seed in front of it: their product is the
-    explained scalar.
+def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
+    """Make a built explainer return, besides, the explained tensor and the seed in front of it (in place); their names.
 
-    Returns the model and the names of the two (equal to outputs that are there already, where they are).
+    The product of the two, summed, is the explained scalar.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     probes = (props["gbp.explained"], props["gbp.seed_at_explained"])
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
-    present = {o.name for o in model.graph.output}
+    present = {o.name for o in explainer.graph.output}
     for name in dict.fromkeys(probes):
         if name not in present:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
-    return model, *probes
+            explainer.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
+    return probes
 
 
 def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:

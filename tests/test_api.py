@@ -843,3 +843,45 @@ def test_the_bundled_pair_is_the_default() -> None:
     assert found.attributions["guided"].shape == (224, 224, 3)
     assert [p.label for p in found.predictions][:3] == ["Egyptian cat", "tiger cat", "tabby"]
     assert len(gbp_onnx.inspect(bundled.model_path()).rectifiers) == 26
+
+
+# --- details that users meet --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0: 'ant',\n1: 'bee',\n2: 'cat',\n3: 'dog',\n4: 'elk',\n",
+        "{0: 'ant',\n 1: 'bee',\n 2: 'cat',\n 3: 'dog',\n 4: 'elk'}",
+        "0 ant\n1 bee\n2 cat\n3 dog\n4 elk\n",
+        "0\tant\n1\tbee\n2\tcat\n3\tdog\n4\telk\n",
+        '{"id2label": {"0": "ant", "1": "bee", "2": "cat", "3": "dog", "4": "elk"}}',
+        '["ant", "bee", "cat", "dog", "elk"]',
+        "background\nant\nbee\ncat\ndog\nelk\n",
+        "n01 ant\nn02 bee\nn03 cat\nn04 dog\nn05 elk\n".replace("n0", "n0000000"),
+    ],
+)
+def test_label_files_as_they_are_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.txt").write_text(text)
+    found = explainer("plain", labels=tmp_path / "labels.txt").explain(photo(), 2)
+    assert found.label == "cat"
+
+
+def test_an_explanation_shows_itself_in_a_line() -> None:
+    found = explainer("labelled").explain(photo(), 1)
+    assert len(repr(found)) < 200 and found.label in repr(found)
+    assert found == found and len({found}) == 1
+
+
+def test_a_picture_of_the_inputs_size_is_taken_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    found = gbp_onnx.Explainer(make("fixed_batch_1"), preprocess="raw").explain(pixels)
+    size = found.image.shape[:2]
+    exact = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    again = gbp_onnx.Explainer(make("fixed_batch_1"), preprocess="raw").explain(exact)
+    assert np.array_equal(again.image, exact)
+
+
+def test_top3_is_said_not_to_exist() -> None:
+    with pytest.raises(gbp_onnx.GbpError, match="top1 and top5 are"):
+        explainer("labelled").explain(photo(), "top3")

@@ -540,3 +540,80 @@ def test_building_onto_the_source_is_refused(cli: Cli, folder: Path) -> None:
 def test_a_class_beyond_every_integer(cli: Cli) -> None:
     done = cli("explain", "plain.onnx", "one.png", "-t", "99999999999999999999")
     assert done.status == 2 and "GBP407" in done.err
+
+
+# --- what strangers do --------------------------------------------------------------------------------------------
+
+
+def test_an_explainer_with_one_rule_needs_no_flag(cli: Cli, folder: Path) -> None:
+    assert cli("build", "plain.onnx", "-o", "guided.onnx", "-r", "guided").status == 0
+    (record,) = cli("explain", "guided.onnx", "one.png", "--json", "--preprocess", "raw").json
+    assert record["rules"] == ["guided"]
+    assert "no saliency" in cli("explain", "guided.onnx", "one.png", "-r", "saliency", "--preprocess", "raw").err
+
+
+@pytest.mark.parametrize("option", [("--explain", "output"), ("--rectify", "leaky"), ("--output", "other")])
+def test_a_built_explainer_does_not_take_another_choice_in_silence(cli: Cli, option: tuple[str, str]) -> None:
+    cli("build", "labelled.onnx", "-o", "built.onnx")
+    done = cli("explain", "built.onnx", "one.png", *option)
+    assert done.status == 2 and "GBP410" in done.err and "build it again" in done.err
+
+
+def test_a_picture_without_a_suffix_is_a_picture(cli: Cli, folder: Path) -> None:
+    (folder / "photo").write_bytes((folder / "one.png").read_bytes())
+    assert cli("explain", "photo", "-o", "maps").lines == ["maps/photo.png"]
+    (folder / "photo.onnx").write_bytes((folder / "one.png").read_bytes())
+    assert "it is a picture" in cli("inspect", "photo.onnx").err
+
+
+def test_hidden_files_of_a_folder_are_left_alone(cli: Cli, folder: Path) -> None:
+    (folder / "photos").mkdir()
+    for name in ("a.png", ".hidden.png", "._a.png"):
+        (folder / "photos" / name).write_bytes((folder / "one.png").read_bytes())
+    assert cli("explain", "photos", "-o", "maps").lines == ["maps/a.png"]
+
+
+def test_the_reader_of_the_output_may_leave(folder: Path) -> None:
+    command = f"{sys.executable} -m gbp_onnx ops | head -1; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+def test_stdout_may_be_closed(folder: Path) -> None:
+    command = f"{sys.executable} -m gbp_onnx explain -o out.png >&-"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (folder / "out.png").exists()
+
+
+def test_each_of_the_five_best_has_its_own_files(cli: Cli) -> None:
+    records = cli("explain", "labelled.onnx", "one.png", "-t", "top5", "--raw", "--json", "-o", "five.png").json
+    own = [set(record["files"]) - {"five.png"} for record in records]
+    assert all(len(files) == 2 for files in own)
+    assert len(set.union(*own)) == 2 * len(records)
+
+
+def test_many_nodes_of_one_kind_are_one_line(cli: Cli, folder: Path) -> None:
+    model = make("unknown_op")
+    node = next(n for n in model.graph.node if n.domain not in ("", "ai.onnx"))
+    for count in range(7):
+        extra = onnx.NodeProto.FromString(node.SerializeToString())
+        extra.name, extra.input[0], extra.output[0] = (
+            f"extra_{count}",
+            node.output[0] if not count else f"e{count - 1}",
+            f"e{count}",
+        )
+        model.graph.node.insert(list(model.graph.node).index(node) + 1 + count, extra)
+    for later in model.graph.node:
+        if not later.name.startswith("extra_") and later.output[0] != node.output[0]:
+            later.input[:] = ["e6" if name == node.output[0] else name for name in later.input]
+    onnx.save(model, "many.onnx")
+    done = cli("build", "many.onnx", "-o", "out.onnx", "--json")
+    assert done.status == 3 and "and 3 more" in done.err
+    assert len(done.json["error"]["reasons"]) == 9

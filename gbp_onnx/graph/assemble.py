@@ -18,12 +18,12 @@ def append(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[tuple[Tensor, onnx.ValueInfoProto]],
 ) -> onnx.ModelProto:
-    """The model of `graph` with the emitted nodes that `outputs` need; each output's ValueInfo gets its tensor's name.
+    """The model of `graph`, extended in place by the emitted nodes that `outputs` need.
 
-    The forward part stays as it is, but for optional outputs that a derivative asked for (MaxPool's Indices).
+    Each output's ValueInfo gets its tensor's name. The forward part stays as it is, but for optional outputs that a
+    derivative asked for (MaxPool's Indices).
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
+    model = graph.model  # a copy of its own since it was loaded; another one would double the peak of a large model
     nodes, initializers = op.export([tensor for tensor, _ in outputs])
     for (index, position), tensor in op.added_outputs.items():
         names = model.graph.node[index].output
