@@ -48,7 +48,7 @@ class BatchRunner:
         self._lock = threading.Lock()
         self.shape = self._session.input_shapes[self.image_input]
         """The image input's declared shape: sizes, symbols or None."""
-        self.batched = len(self.shape) >= 4
+        self.batched = bool(json.loads(props["gbp.batched"]))
         """Whether the image input has a batch axis."""
         self.dtype = self._session.input_types[self.image_input] or np.dtype(np.float32)
         """The image input's type."""

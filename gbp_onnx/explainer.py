@@ -116,6 +116,9 @@ class Explainer:
             raise InputError(
                 "GBP406", f"the model has further inputs ({names})", self.where, "pass arrays: attribute({name: array})"
             )
+        if self._runner.batched and len(self._runner.shape) < 4:
+            what = f"input {self.image_input!r} takes signals {self._runner.shape}, not pictures"
+            raise InputError("GBP406", what, self.where, "pass arrays: attribute(x)")
         photo = read_photo(image)
         fitted = fit_to_input(self.preprocess, self._runner.shape, self._runner.dtype.kind in "iu")
         x, frame = apply(photo, fitted, self._runner.dtype)

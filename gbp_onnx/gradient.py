@@ -10,7 +10,7 @@ import onnx
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import ModelError, OperatorError
-from gbp_onnx.graph.assemble import append, value_info
+from gbp_onnx.graph.assemble import append, correct_shape, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Tensor
@@ -73,14 +73,10 @@ def differentiate(
 
 
 def _seed_info(graph: Graph, declared: onnx.ValueInfoProto, output: Tensor, name: str) -> onnx.ValueInfoProto:
-    """The output's declared type and shape; the inferred shape where the declared one has another rank (exporters get
-    it wrong).
-    """
-    info, rank = value_info(declared, name), graph.rank(output)
-    shape = info.type.tensor_type.shape
-    if rank is None or (info.type.tensor_type.HasField("shape") and len(shape.dim) == rank):
-        return info
-    return onnx.helper.make_tensor_value_info(name, graph.elem_type(output), graph.shape(output))
+    """The output's declared type and shape, as far as it is true."""
+    info = value_info(declared, name)
+    correct_shape(info, graph.shape(output))
+    return info
 
 
 def gradient_type(graph: Graph, tensor: Tensor) -> int:

@@ -240,6 +240,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
             "gbp.inputs": json.dumps({"image": scheme.wrt[0].name, "target": target.name}),
             "gbp.outputs": json.dumps(roles),
+            "gbp.batched": json.dumps(_batched(scheme)),
             "gbp.seed": seed.name,
             "gbp.seed_at_explained": at_explained.name,
             "gbp.warnings": json.dumps(said),
@@ -271,19 +272,35 @@ def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
     return seed
 
 
+def _batched(scheme: Plan) -> bool:
+    """Whether the first axis of the image input counts images: always in rank 4 and up.
+
+    In rank 3 it does where its size is open, or where an operator reads the input that takes batches only (a signal
+    [N, C, L] under Conv); else the input is one picture without a batch axis.
+    """
+    image = scheme.wrt[0]
+    shape = scheme.graph.shape(image)
+    if shape is None or len(shape) != 3:
+        return True
+    return not isinstance(shape[0], int) or any(n.op in _TAKES_BATCHES for n in scheme.graph.readers(image))
+
+
+_TAKES_BATCHES = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "BatchNormalization", "InstanceNormalization")
+
+
 def _single(scheme: Plan) -> bool:
     """Whether the model takes one image only: a batch axis of 1, or none."""
     shape = scheme.graph.shape(scheme.wrt[0])
-    return shape is not None and (len(shape) < 4 or shape[0] == 1)
+    return not _batched(scheme) or (shape is not None and shape[0] == 1)
 
 
 def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
     """int64 [N], N as the image input calls it; 1 for an image input without batch axis."""
     info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None])
     dims = infos[scheme.wrt[0].name].type.tensor_type.shape.dim
-    if len(dims) < 4:
+    if not _batched(scheme):
         info.type.tensor_type.shape.dim[0].dim_value = 1
-    elif dims[0].dim_param or dims[0].dim_value > 0:
+    elif dims and (dims[0].dim_param or dims[0].dim_value > 0):
         info.type.tensor_type.shape.dim[0].CopyFrom(dims[0])
     return info
 

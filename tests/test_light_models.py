@@ -47,8 +47,8 @@ def test_light_model(name: str) -> None:
     props = {p.key: p.value for p in built.metadata_props}
     assert props["gbp.head"] == ("" if name == "densenet121" else "Softmax")
     roles = json.loads(props["gbp.outputs"])
-    probed, explained, seed = with_probes(built)
-    run = session(probed)
+    explained, seed = with_probes(built)
+    run = session(built)
     names = [roles[f"attribution_{r}"] for r in RULES]
     feeds = {image.name: x, "target": np.asarray([-1], np.int64)}
     forward, logits, placed, *maps = run.run([model.graph.output[0].name, explained, seed, *names], feeds)

@@ -78,6 +78,8 @@ class _Lift:
                 self._graph(inner, scope)
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 scope.constants[node.output[0]] = node.attribute[0].t
+            if node.op_type == "Identity" and node.input[0] in scope.constants:
+                scope.constants[node.output[0]] = scope.constants[node.input[0]]
             self._node(node, scope)
         del graph.node[:]
         graph.node.extend(scope.nodes)
@@ -320,9 +322,17 @@ def _upsample(c: _Context) -> None:
     _as_resize(c, name, "floor")
 
 
-@_adapt("Resize", before=11)
-def _resize_10(c: _Context) -> None:
-    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks"""
+@_adapt("Resize", before=13)
+def _resize(c: _Context) -> None:
+    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks.
+
+    Resize-11  =>  Resize-13: inputs that are there and empty, as 11 had to write them, are left out.
+    """
+    if c.source >= 11:
+        empty = [index > 0 and (v := c.value(index)) is not None and v.size == 0 for index in range(len(c.node.input))]
+        c.inputs(*("" if e else name for e, name in zip(empty, c.node.input, strict=True)))
+        c.done()
+        return
     rounding = "floor"
     if _text(_attribute(c.node, "mode", "nearest")) == "nearest":
         scales = c.value(1)

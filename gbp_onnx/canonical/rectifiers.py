@@ -58,7 +58,8 @@ def find_rectifiers(graph: Graph) -> dict[str, Rectifier]:
         rectifier = _plain(graph, node) or _capped_after(graph, node, found)
         if rectifier is None:
             continue
-        rectifier = _capped_before(graph, rectifier)
+        if rectifier.x.name not in found:  # else what caps x is a rectifier itself, and stays one
+            rectifier = _capped_before(graph, rectifier)
         found = {k: r for k, r in found.items() if r.node.index not in rectifier.inside}
         found[y.name] = rectifier
     return found

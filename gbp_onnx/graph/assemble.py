@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import STANDARD_DOMAINS, Graph, Tensor
+from gbp_onnx.graph.reader import STANDARD_DOMAINS, Graph, Shape, Tensor
 
-__all__ = ["append", "set_metadata", "value_info"]
+__all__ = ["append", "correct_shape", "set_metadata", "value_info"]
 
 
 def append(
@@ -32,12 +32,31 @@ def append(
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)
     model.graph.input.extend(inputs)
+    for output, tensor in zip(model.graph.output, graph.outputs, strict=True):
+        correct_shape(output, graph.shape(tensor))
     for tensor, info in outputs:
         info.name = tensor.name
         model.graph.output.append(info)
     if not any(o.domain in STANDARD_DOMAINS for o in model.opset_import):
         model.opset_import.add(domain="", version=graph.opset)
     return model
+
+
+def correct_shape(info: onnx.ValueInfoProto, inferred: Shape) -> None:
+    """Take back, in place, what an output's declaration says against the inferred shape: ONNX Runtime folds by it.
+
+    A batch axis that was made dynamic at the input only leaves such declarations behind; some exporters write a wrong
+    rank.
+    """
+    declared = info.type.tensor_type.shape
+    if inferred is None or not info.type.tensor_type.HasField("shape"):
+        return
+    if len(declared.dim) != len(inferred):
+        info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, inferred))
+        return
+    for dim, size in zip(declared.dim, inferred, strict=True):
+        if dim.HasField("dim_value") and (isinstance(size, str) or (size is not None and size != dim.dim_value)):
+            dim.Clear()
 
 
 def value_info(like: onnx.ValueInfoProto, name: str, elem_type: int = 0) -> onnx.ValueInfoProto:

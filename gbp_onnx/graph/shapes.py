@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "row_major_strides", "same_pads", "slice_positions", "window_can_be_empty"]
+__all__ = ["Axis", "last_window_is_padding", "row_major_strides", "same_pads", "slice_positions", "window_can_be_empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,14 @@ def same_pads(size: int, extent: int, stride: int, upper: bool) -> tuple[int, in
     total = max((outputs - 1) * stride + extent - size, 0)
     small, large = total // 2, total - total // 2
     return (small, large) if upper else (large, small)
+
+
+def last_window_is_padding(axis: Axis) -> bool:
+    """Whether ceil_mode, counted as ONNX did before opset 22, adds a window that starts beyond the input."""
+    if axis.size is None:
+        return False
+    windows = -(-(axis.size + axis.begin + axis.end - axis.extent) // axis.stride) + 1
+    return (windows - 1) * axis.stride >= axis.size + axis.begin
 
 
 def window_can_be_empty(axis: Axis) -> bool:

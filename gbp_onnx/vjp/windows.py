@@ -13,7 +13,7 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.graph.shapes import Axis, same_pads
+from gbp_onnx.graph.shapes import Axis, last_window_is_padding, same_pads
 from gbp_onnx.vjp.registry import Refusal
 
 __all__ = ["Windows", "correlate", "crop", "transpose_windows", "window_positions", "windows_of"]
@@ -79,9 +79,17 @@ def windows_of(op: Emitter, node: Node, kernel: list[int]) -> Windows:
             begin, end = same_pads(axis.extent, axis.extent, 1, upper=same == "SAME_UPPER")
         else:
             begin, end = 0, 0  # computed at run time
+        if size is not None and size + begin + end < axis.extent:
+            raise Refusal("its window is larger than its padded input, for which ONNX has no result")
         axes.append(Axis(size, axis.kernel, axis.stride, axis.dilation, begin, end))
     known = all(a.size is not None or a.stride == 1 for a in axes)
-    return Windows(tuple(axes), None if known else same, bool(attrs.get("ceil_mode", 0)))
+    ceil = bool(attrs.get("ceil_mode", 0))
+    if ceil and node.version < 22 and any(map(last_window_is_padding, axes)):
+        raise Refusal(
+            "ceil_mode with a last window that starts in the end padding, which ONNX counts before opset 22 and ONNX "
+            "Runtime does not; export with opset 22, or without ceil_mode"
+        )
+    return Windows(tuple(axes), None if known else same, ceil)
 
 
 def begin_pads(op: Emitter, windows: Windows, x: Tensor) -> Tensor:
