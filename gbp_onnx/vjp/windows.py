@@ -79,8 +79,6 @@ def windows_of(op: Emitter, node: Node, kernel: list[int]) -> Windows:
             begin, end = same_pads(axis.extent, axis.extent, 1, upper=same == "SAME_UPPER")
         else:
             begin, end = 0, 0  # computed at run time
-        if size is not None and size + begin + end < axis.extent:
-            raise Refusal("its window is larger than its padded input, for which ONNX has no result")
         axes.append(Axis(size, axis.kernel, axis.stride, axis.dilation, begin, end))
     known = all(a.size is not None or a.stride == 1 for a in axes)
     ceil = bool(attrs.get("ceil_mode", 0))
@@ -116,6 +114,8 @@ def transpose_windows(
     arithmetic", relationship 14).
     """
     axes = windows.axes
+    if any(a.size is not None and a.size + a.begin + a.end < a.extent for a in axes):
+        raise Refusal("its window is larger than its padded input, for which ONNX has no result")
     common = {
         "strides": windows.strides,
         "dilations": windows.dilations,
