@@ -10,6 +10,8 @@
     layout          Reshape, Transpose, Concat, Slice, Pad...
     resize          Resize
     indexing        Gather...
+    scatter         ScatterElements, ScatterND, Compress, OneHot...
+    sampling        GridSample, AffineGrid
     stops           what stops the gradient on purpose, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -26,6 +28,8 @@ from gbp_onnx.vjp import (
     pool,
     reduction,
     resize,
+    sampling,
+    scatter,
     stops,
 )
 from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries
@@ -48,5 +52,7 @@ __all__ = [
     "pool",
     "reduction",
     "resize",
+    "sampling",
+    "scatter",
     "stops",
 ]

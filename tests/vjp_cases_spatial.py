@@ -1,0 +1,95 @@
+"""More of the table: values written by index, interpolation at computed places, regions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.vjp_cases import case, chain, fed, fixed, ints, t
+from tests.vjp_check import In
+
+# --- scatter ------------------------------------------------------------------------------------------------------
+
+for _reduction, _opset in (("none", 16), ("add", 16), ("mul", 16), ("max", 18), ("min", 18)):
+    _more: dict[str, Any] = {"opset": _opset, **({} if _reduction == "none" else {"reduction": _reduction})}
+    case(
+        f"{_reduction}, axis 1",
+        "ScatterElements",
+        t(3, 4),
+        fixed([[0, -1], [2, 1]], np.int64),
+        t(2, 2),
+        axis=1,
+        **_more,
+    )
+    case(
+        f"{_reduction}, repeated, fed",
+        "ScatterElements",
+        t(4, 3),
+        fed([[0, -1, 1], [0, 3, 1], [-4, 0, 0]], np.int32),
+        t(3, 3, low=-1.7, high=1.9),
+        axis=-2,
+        **_more,
+    )
+    case(f"{_reduction}, elements", "ScatterND", t(3, 4), fixed([[0, 1], [2, -1], [1, 1]], np.int64), t(3), **_more)
+    case(f"{_reduction}, slices, fed", "ScatterND", t(3, 2, 2), fed([[2], [-3]]), t(2, 2, 2, high=1.3), **_more)
+    case(
+        f"{_reduction}, repeated",
+        "ScatterND",
+        t(4, 2),
+        fixed([[[1], [-3]], [[1], [0]]], np.int64),
+        t(2, 2, 2, low=-1.3),
+        **_more,
+    )
+    case(f"{_reduction}, no indices", "ScatterElements", t(4), fixed([], np.int64), t(0), **_more)
+case("mul, a factor of zero", "ScatterElements", t(3), fixed([0, 0, 2, 1], np.int64),
+     In(value=np.asarray([0, 2, 3, 0], np.float32)), reduction="mul", oracle="reference")
+case("mul, two factors of zero", "ScatterND", t(3), fixed([[0], [0], [0]], np.int64),
+     In(value=np.asarray([0, 2, 0], np.float32)), reduction="mul", oracle="reference")
+case("stored data", "ScatterElements", fixed(np.zeros((2, 3))), fed([[0, 1, 1]]), t(1, 3))
+case("opset 13", "ScatterElements", t(3, 3), fixed([[1, 0, 2]], np.int64), t(1, 3), opset=13)
+case("opset 11", "ScatterND", t(3, 3), fixed([[1], [0]], np.int64), t(2, 3), opset=11)
+for _mode in ("linear", "circular"):
+    case(_mode, "TensorScatter", t(2, 2, 4, 3), t(2, 2, 2, 3), fed([1, 2 if _mode == "linear" else 3]), mode=_mode,
+         opset=24, linear=True)
+case("axis 1, from the start", "TensorScatter", t(2, 4, 3), t(2, 2, 3), axis=1, opset=24, linear=True)
+case("axis", "Compress", t(3, 4), fed([True, False, True], np.bool_), axis=0)
+case("negative axis, short condition", "Compress", t(3, 4), fixed([False, True, True], np.bool_), axis=-1)
+case("flattened", "Compress", t(2, 3), fed([False, True, False, True, True], np.bool_))
+case("nothing taken", "Compress", t(2, 3), fixed([False, False], np.bool_), axis=1)
+case("time first", "ReverseSequence", t(4, 3, 2), fed([1, 4, 2]), batch_axis=1, time_axis=0)
+case("batch first", "ReverseSequence", t(3, 4), fixed([3, 1, 4], np.int64), batch_axis=0, time_axis=1)
+case("values", "OneHot", fed([[0, 2], [-1, 5]]), fixed(3, np.int64), t(2), linear=True)
+case("values, axis 0", "OneHot", fixed([0, 2, 1], np.int64), fixed([4], np.int64), t(2), axis=0, linear=True)
+
+# --- interpolation at computed places ------------------------------------------------------------------------------
+
+for _mode in ("nearest", "linear", "cubic"):
+    for _padding in ("zeros", "border", "reflection"):
+        for _align in (0, 1):
+            case(
+                f"{_mode}, {_padding}{', corners' * _align}",
+                "GridSample",
+                t(2, 2, 4, 3),
+                t(2, 3, 2, 2, low=-1.8, high=1.83, wrt=_mode != "nearest"),
+                mode=_mode,
+                padding_mode=_padding,
+                align_corners=_align,
+                opset=20,
+                tolerance=3e-6,
+            )
+for _mode in ("nearest", "bilinear", "bicubic"):
+    case(f"opset 16, {_mode}", "GridSample", t(1, 2, 4, 3), t(1, 3, 2, 2, low=-1.2, wrt=False), mode=_mode, linear=True)
+for _padding in ("zeros", "border", "reflection"):
+    case(f"3-D linear, {_padding}", "GridSample", t(1, 2, 3, 2, 3), t(1, 2, 2, 1, 3, low=-1.5, high=1.47),
+         mode="linear", padding_mode=_padding, opset=20, tolerance=3e-6)
+case("opset 20, cubic", "GridSample", t(1, 2, 4, 3), t(1, 2, 2, 2, low=-1.3, high=1.31), mode="cubic", opset=20)
+case("opset 20, 3-D nearest", "GridSample", t(1, 1, 3, 2, 3), t(1, 2, 2, 1, 3, wrt=False), mode="nearest", opset=20)
+case("one row", "GridSample", t(1, 1, 1, 4), t(1, 2, 2, 2), opset=20, padding_mode="reflection", align_corners=1)
+case("stored grid", "GridSample", t(1, 2, 4, 4), fixed(np.linspace(-0.9, 0.8, 18).reshape(1, 3, 3, 2)))
+for _align in (0, 1):
+    case(f"2-D{', corners' * _align}", "AffineGrid", t(2, 2, 3), ints(2, 3, 4, 5), align_corners=_align, opset=20)
+    case(f"3-D, fed{', corners' * _align}", "AffineGrid", t(1, 3, 4), fed([1, 3, 2, 1, 3]), align_corners=_align,
+         opset=20)
+chain("AffineGrid/spatial transformer", "AffineGrid(b, c) -> g\nGridSample(a, g) -> y", t(1, 2, 4, 4), t(1, 2, 3),
+      ints(1, 2, 3, 5), opset=20, tolerance=3e-6)
