@@ -93,3 +93,30 @@ for _align in (0, 1):
          opset=20)
 chain("AffineGrid/spatial transformer", "AffineGrid(b, c) -> g\nGridSample(a, g) -> y", t(1, 2, 4, 4), t(1, 2, 3),
       ints(1, 2, 3, 5), opset=20, tolerance=3e-6)
+
+# --- regions ------------------------------------------------------------------------------------------------------
+
+_BOXES = [[0.31, 0.63, 5.21, 4.72], [-3.07, -2.11, 3.13, 9.17], [2.03, 2.01, 2.21, 2.12], [1.07, 1.11, 9.17, 3.53]]
+_BOXES += [[5.03, 4.07, 3.01, 2.09]]  # turned around
+for _mode in ("avg", "max"):
+    for _half in ("half_pixel", "output_half_pixel"):
+        for _ratio in (0, 1, 2):
+            case(
+                f"{_mode}, {_half}, sampling_ratio {_ratio}",
+                "RoiAlign",
+                t(2, 2, 6, 7),
+                fed(_BOXES, np.float32),
+                fed([0, 1, 1, 0, 1]),
+                mode=_mode,
+                output_height=2,
+                output_width=3,
+                sampling_ratio=_ratio,
+                spatial_scale=0.8,
+                coordinate_transformation_mode=_half,
+                step=2e-4 if _mode == "avg" else 2e-6,
+                tolerance=3e-6,
+            )
+    case(f"{_mode}, no boxes", "RoiAlign", t(1, 2, 4, 4), fed(np.zeros((0, 4)), np.float32), fed(np.zeros(0)),
+         mode=_mode, output_height=2, output_width=2)
+case("opset 10", "RoiAlign", t(1, 2, 6, 5), fixed([[0, 0.4, 4, 5], [1, 1, 2.5, 3]]), ints(0, 0), output_height=3,
+     output_width=2, sampling_ratio=2, opset=10, tolerance=3e-6)

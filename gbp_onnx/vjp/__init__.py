@@ -12,6 +12,7 @@
     indexing        Gather...
     scatter         ScatterElements, ScatterND, Compress, OneHot...
     sampling        GridSample, AffineGrid
+    roi             RoiAlign
     stops           what stops the gradient on purpose, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -28,6 +29,7 @@ from gbp_onnx.vjp import (
     pool,
     reduction,
     resize,
+    roi,
     sampling,
     scatter,
     stops,
@@ -52,6 +54,7 @@ __all__ = [
     "pool",
     "reduction",
     "resize",
+    "roi",
     "sampling",
     "scatter",
     "stops",

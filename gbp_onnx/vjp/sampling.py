@@ -14,11 +14,11 @@ import onnx
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import as_real, rank_of, reshape_like
+from gbp_onnx.vjp.common import rank_of, reshape_like
 from gbp_onnx.vjp.layout import scatter_along
 from gbp_onnx.vjp.registry import Cotangents, vjp
 
-__all__ = ["Taps", "interpolation", "read_taps", "slopes", "spread_taps"]
+__all__ = ["Taps", "add_taps", "gather_taps", "interpolation", "joint_weights", "slopes", "spread_taps", "through_weights"]
 
 _INT64 = onnx.TensorProto.INT64
 _A = -0.75  # of the cubic kernel (Keys 1981), as ONNX fixes it for GridSample
@@ -61,10 +61,10 @@ def grid_sample(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     counter = op.Range(op.constant(np.int64(0)), op.Squeeze(images, axes=[0]), op.constant(np.int64(1)))
 
     def to_x() -> Tensor:
-        return reshape_like(op, spread_taps(op, flat, taps, sizes, counter, images), x)
+        return spread_taps(op, flat, taps, sizes, x, counter)
 
     def to_grid() -> Tensor:
-        through = read_taps(op, x, flat, taps, sizes, counter)
+        through = through_weights(op, flat, x, taps, sizes, counter)
         parts = [op.Unsqueeze(op.Mul(s, u), axes=[2]) for s, u in zip(slopes(op, through, taps), units, strict=True)]
         made: Tensor = op.Reshape(op.Concat(*reversed(parts), axis=2), op.shape(grid), allowzero=1)
         return made
@@ -125,38 +125,39 @@ def interpolation(op: Emitter, pixel: Tensor, size: Tensor, mode: str, padding: 
     return Taps(index, op.Expand(weight, shape), op.Expand(slope, shape), count)
 
 
-def spread_taps(
-    op: Emitter, ct: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], image: Tensor, images: Tensor
-) -> Tensor:
-    """`ct` [B, C, P] times the weights, added to [images, C, positions]; row b goes to image `image[b]`."""
-    weight = _weights(op, [t.weight for t in taps], taps)
-    channels = op.Slice(op.Shape(ct), [1], [2], [0])
-    moved = op.Mul(op.Unsqueeze(op.Transpose(ct, perm=[0, 2, 1]), axes=[2]), op.Unsqueeze(weight, axes=[3]))
-    count = op.Reshape(op.Size(weight), [1])
-    rows = op.Reshape(moved, op.Concat(count, channels, axis=0), allowzero=1)
-    positions = op.Reshape(_places(op, taps, sizes, image), count, allowzero=1)
-    space = _total(op, sizes)
-    added = scatter_along(op, rows, positions, op.Mul(images, space), 0, 2)
+def spread_taps(op: Emitter, ct: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], x: Tensor, row: Tensor) -> Tensor:
+    """`ct` [B, C, P] times the weights, added to zeros of the shape of x; row b belongs to image `row[b]`."""
+    turned = op.Unsqueeze(op.Transpose(ct, perm=[0, 2, 1]), axes=[2])
+    return add_taps(op, op.Mul(turned, op.Unsqueeze(joint_weights(op, taps), axes=[3])), taps, sizes, x, row)
+
+
+def add_taps(op: Emitter, ct: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], x: Tensor, row: Tensor) -> Tensor:
+    """`ct` [B, P, T, C], one for each neighbour, added to zeros of the shape of x [N, C, *sizes]."""
+    places = _places(op, taps, sizes, row)
+    count = op.Reshape(op.Size(places), [1])
+    images, channels, space = op.dim(x, 0), op.dim(x, 1), _total(op, sizes)
+    rows = op.Reshape(ct, op.Concat(count, channels, axis=0), allowzero=1)
+    added = scatter_along(op, rows, op.Reshape(places, count, allowzero=1), op.Mul(images, space), 0, 2)
     shaped = op.Reshape(added, op.Concat(images, space, channels, axis=0), allowzero=1)
-    made: Tensor = op.Transpose(shaped, perm=[0, 2, 1])
+    return reshape_like(op, op.Transpose(shaped, perm=[0, 2, 1]), x)
+
+
+def gather_taps(op: Emitter, x: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], row: Tensor) -> Tensor:
+    """The values of x [N, C, *sizes] at every neighbour: [B, P, T, C]."""
+    images, channels, space = op.dim(x, 0), op.dim(x, 1), _total(op, sizes)
+    planes = op.Reshape(x, op.Concat(images, channels, space, axis=0), allowzero=1)
+    turned = op.Transpose(planes, perm=[0, 2, 1])
+    rows = op.Reshape(turned, op.Concat(op.Mul(images, space), channels, axis=0), allowzero=1)
+    made: Tensor = op.Gather(rows, _places(op, taps, sizes, row), axis=0)
     return made
 
 
-def read_taps(
-    op: Emitter, x: Tensor, ct: Tensor | None, taps: Sequence[Taps], sizes: Sequence[Tensor], image: Tensor
+def through_weights(
+    op: Emitter, ct: Tensor, x: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], row: Tensor
 ) -> Tensor:
-    """The values of x [N, C, *sizes] at every neighbour: [B, P, T, C]; times `ct` [B, C, P] and summed over C: [B, P, T]."""
-    planes = op.Reshape(x, op.Concat(op.dim(x, 0), op.dim(x, 1), _total(op, sizes), axis=0), allowzero=1)
-    rows = op.Reshape(
-        op.Transpose(planes, perm=[0, 2, 1]),
-        op.Concat(op.Mul(op.dim(x, 0), _total(op, sizes)), op.dim(x, 1), axis=0),
-        allowzero=1,
-    )
-    values: Tensor = op.Gather(rows, _places(op, taps, sizes, image), axis=0)
-    if ct is None:
-        return values
+    """The cotangents [B, P, T] of the weights: ct [B, C, P] times the values of x, summed over channels."""
     turned = op.Unsqueeze(op.Transpose(ct, perm=[0, 2, 1]), axes=[2])
-    made: Tensor = op.ReduceSum(op.Mul(values, as_real(op, turned, values)), axes=[3], keepdims=0)
+    made: Tensor = op.ReduceSum(op.Mul(gather_taps(op, x, taps, sizes, row), turned), axes=[3], keepdims=0)
     return made
 
 
@@ -165,20 +166,25 @@ def slopes(op: Emitter, through: Tensor, taps: Sequence[Taps]) -> list[Tensor]:
     made = []
     for k in range(len(taps)):
         parts = [t.slope if j == k else t.weight for j, t in enumerate(taps)]
-        made.append(op.ReduceSum(op.Mul(through, _weights(op, parts, taps)), axes=[2], keepdims=0))
+        made.append(op.ReduceSum(op.Mul(through, _product_of(op, parts, taps)), axes=[2], keepdims=0))
     return made
 
 
-def _places(op: Emitter, taps: Sequence[Taps], sizes: Sequence[Tensor], image: Tensor) -> Tensor:
+def _places(op: Emitter, taps: Sequence[Taps], sizes: Sequence[Tensor], row: Tensor) -> Tensor:
     """The rows [B, P, T] of all neighbours in [images * positions, C]."""
     index = taps[0].index
     for k in range(1, len(taps)):
         index = _outer(op.Mul(index, sizes[k]), taps[k].index, op, op.Add, taps[k].count ** (k + 1))
-    made: Tensor = op.Add(index, op.Mul(op.Unsqueeze(image, axes=[1, 2]), _total(op, sizes)))
+    made: Tensor = op.Add(index, op.Mul(op.Unsqueeze(row, axes=[1, 2]), _total(op, sizes)))
     return made
 
 
-def _weights(op: Emitter, parts: Sequence[Tensor], taps: Sequence[Taps]) -> Tensor:
+def joint_weights(op: Emitter, taps: Sequence[Taps]) -> Tensor:
+    """The weights [B, P, T] of all neighbours."""
+    return _product_of(op, [t.weight for t in taps], taps)
+
+
+def _product_of(op: Emitter, parts: Sequence[Tensor], taps: Sequence[Taps]) -> Tensor:
     """The products [B, P, T] of one factor [B, P, t] of each axis."""
     made = parts[0]
     for k in range(1, len(parts)):
