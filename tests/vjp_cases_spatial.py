@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.vjp_cases import case, chain, fed, fixed, ints, t
+from tests.vjp_cases import case, chain, fed, fixed, ints, positive, t
 from tests.vjp_check import In
 
 # --- scatter ------------------------------------------------------------------------------------------------------
@@ -120,3 +120,49 @@ for _mode in ("avg", "max"):
          mode=_mode, output_height=2, output_width=2)
 case("opset 10", "RoiAlign", t(1, 2, 6, 5), fixed([[0, 0.4, 4, 5], [1, 1, 2.5, 3]]), ints(0, 0), output_height=3,
      output_width=2, sampling_ratio=2, opset=10, tolerance=3e-6)
+
+# --- pools --------------------------------------------------------------------------------------------------------
+
+for _p in (1, 2, 3):
+    case(f"p = {_p}", "GlobalLpPool", t(2, 3, 3, 4), p=_p)
+    case(f"p = {_p}", "LpPool", t(2, 2, 5, 4), attrs={"kernel_shape": [3, 2], "strides": [2, 1], "p": _p})
+    case(f"p = {_p}, padded", "LpPool", t(1, 2, 5, 4), attrs={"kernel_shape": [3, 2], "pads": [1, 1, 1, 0], "p": _p})
+case("1-D", "GlobalLpPool", t(2, 2, 5))
+case("1-D", "LpPool", t(1, 2, 7), attrs={"kernel_shape": [3], "strides": [2]})
+case("3-D", "LpPool", t(1, 2, 3, 4, 3), attrs={"kernel_shape": [2, 2, 2]})
+case("SAME_UPPER", "LpPool", t(1, 1, 5, 4), attrs={"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"})
+case("opset 18, dilations", "LpPool", t(1, 1, 7, 6), attrs={"kernel_shape": [2, 3], "dilations": [2, 2]}, opset=18)
+case("opset 18, ceil", "LpPool", t(1, 1, 5, 7), attrs={"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
+     opset=18)
+_PLACES = np.asarray([[[[1, 3], [9, 15]], [[16, 18], [28, 31]]]])
+case("fed", "MaxUnpool", t(1, 2, 2, 2), fed(_PLACES), attrs={"kernel_shape": [2, 2], "strides": [2, 2]}, linear=True)
+case("one place twice", "MaxUnpool", t(1, 1, 2, 2), fixed([[[[1, 1], [9, 1]]]], np.int64),
+     attrs={"kernel_shape": [2, 2], "strides": [2, 2]}, linear=True)
+case("output_shape", "MaxUnpool", t(1, 2, 2, 2), fed(_PLACES), ints(1, 2, 5, 5),
+     attrs={"kernel_shape": [2, 2], "strides": [2, 2]}, linear=True)
+
+# --- patches ------------------------------------------------------------------------------------------------------
+
+case("plain", "Col2Im", t(1, 6, 4), ints(4, 6), ints(2, 3), attrs={"strides": [2, 3]}, opset=18, linear=True)
+case("overlapping, padded, dilated", "Col2Im", t(2, 8, 25), ints(5, 6), ints(2, 2),
+     attrs={"pads": [1, 0, 1, 1], "dilations": [2, 2]}, opset=18, linear=True)
+case("3-D, fed", "Col2Im", t(1, 8, 4), fed([2, 3, 3]), fed([2, 2, 2]), opset=18, linear=True)
+case("1-D", "Col2Im", t(1, 6, 3), ints(7), ints(3), attrs={"strides": [2]}, opset=18, linear=True)
+for _name, _target in (("larger", [7, 9]), ("smaller", [2, 3]), ("mixed", [8, 2]), ("same", [4, 6])):
+    case(_name, "CenterCropPad", t(4, 6), ints(*_target), opset=18, linear=True)
+case("axes, fed", "CenterCropPad", t(2, 5, 4), fed([8, 3]), axes=[-1, 1], opset=18, linear=True)
+for _name, _attrs, _shapes in (
+    ("plain", {}, ((1, 2, 5, 4), (2, 2, 3, 2), (1, 12, 3, 3))),
+    ("stride, padding, dilation", {"strides": [2, 1], "pads": [1, 0, 1, 2], "dilations": [1, 2]},
+     ((2, 1, 5, 4), (2, 1, 3, 2), (2, 12, 3, 4))),
+    ("groups", {"group": 2, "offset_group": 2}, ((1, 4, 3, 3), (2, 2, 2, 2), (1, 16, 2, 2))),
+    ("offset groups only", {"offset_group": 2}, ((1, 4, 3, 3), (2, 4, 2, 2), (1, 16, 2, 2))),
+):
+    _x, _w, _o = _shapes
+    _inputs = t(*_x), t(*_w), t(*_o, low=-1.7, high=1.6)
+    case(_name, "DeformConv", *_inputs, attrs=_attrs, opset=19, free="ace", tolerance=3e-6, step=2e-6)
+    _m = (_o[0], _o[1] // 2, *_o[2:])
+    case(f"{_name}, bias and mask", "DeformConv", *_inputs, t(_w[0]), positive(*_m), attrs=_attrs, opset=19, free="ace",
+         tolerance=3e-6, step=2e-6)
+case("stored weight", "DeformConv", t(1, 2, 4, 4), fixed(np.arange(36).reshape(2, 2, 3, 3) / 10), t(1, 18, 2, 2), None,
+     positive(1, 9, 2, 2), opset=22, tolerance=3e-6, step=2e-6)

@@ -45,6 +45,13 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class GlobalLpPool(OpRun):
+    """onnx.reference has none."""
+
+    def _run(self, x: np.ndarray, p: Any = None) -> tuple[np.ndarray]:
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
 class MeanVarianceNormalization(OpRun):
     """onnx.reference mixes float32 constants in."""
 
@@ -73,4 +80,4 @@ class GroupNormalization(OpRun):
         return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
 
 
-OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalMaxPool, MeanVarianceNormalization]
+OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, MeanVarianceNormalization]

@@ -13,6 +13,7 @@
     scatter         ScatterElements, ScatterND, Compress, OneHot...
     sampling        GridSample, AffineGrid
     roi             RoiAlign
+    patches         Col2Im, DeformConv
     stops           what stops the gradient on purpose, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -26,6 +27,7 @@ from gbp_onnx.vjp import (
     layout,
     linear,
     normalization,
+    patches,
     pool,
     reduction,
     resize,
@@ -51,6 +53,7 @@ __all__ = [
     "layout",
     "linear",
     "normalization",
+    "patches",
     "pool",
     "reduction",
     "resize",

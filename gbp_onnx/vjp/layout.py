@@ -173,3 +173,17 @@ def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 def _refused_fill() -> Tensor:
     raise Refusal("its padding value depends on the input")
+
+
+@vjp("CenterCropPad", since=18)
+def center_crop_pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct, padded where x was cropped, and cropped where it was padded"""
+    x, target = node.inputs[:2]
+    rank = rank_of(op, x)
+    axes = node.attrs.get("axes") or list(range(rank))
+    pads = [op.constant([0])] * (2 * rank)
+    for k, axis in enumerate(a % rank for a in axes):
+        missing = op.Sub(op.dim(x, axis), op.Slice(target, [k], [k + 1], [0]))
+        pads[axis] = op.Div(missing, 2)  # towards 0
+        pads[rank + axis] = op.Sub(missing, pads[axis])
+    return (op.Pad(ct, op.Concat(*pads, axis=0)),)
