@@ -129,23 +129,26 @@ def test_masks_keep_infinite_cotangents_out() -> None:
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
-REFUSED = [
+_CROP = {"coordinate_transformation_mode": "tf_crop_and_resize"}
+REFUSED: list[Any] = [
     (
         "Resize",
-        [t(1, 1, 4, 4), fixed([0, 0, 0, 0, 1, 1, 1, 1]), None, ints(1, 1, 3, 3)],
-        {"coordinate_transformation_mode": "tf_crop_and_resize"},
-        17,
-        1,
-        "tf_crop_and_resize",
-    ),
-    (
-        "Resize",
-        [t(1, 1, 4, 4), None, None, ints(3, 5)],
-        {"keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]},
+        [t(1, 1, 4, 4), None, None, ints(1, 1, 3, 5)],
+        {"keep_aspect_ratio_policy": "not_larger", "mode": "nearest"},
         18,
         1,
         "not_larger",
     ),
+    (
+        "Resize",
+        [t(1, 1, 4, 4), None, None, ints(3, 5)],
+        {"keep_aspect_ratio_policy": "not_larger", "mode": "nearest", "axes": [-2, -1]},
+        18,
+        1,
+        "negative axes",
+    ),
+    ("Resize", [t(1, 1, 4, 4), t(8), None, ints(1, 1, 3, 3)], _CROP, 17, 1, "roi depends"),
+    ("RoiAlign", [t(1, 1, 4, 4), t(2, 4, low=0, high=3), ints(0, 0)], {}, 17, 1, "boxes depend"),
     (
         "BatchNormalization",
         [t(2, 3, 2), *(fixed([1, 1, 1]) for _ in range(4))],

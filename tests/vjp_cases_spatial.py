@@ -166,3 +166,28 @@ for _name, _attrs, _shapes in (
          tolerance=3e-6, step=2e-6)
 case("stored weight", "DeformConv", t(1, 2, 4, 4), fixed(np.arange(36).reshape(2, 2, 3, 3) / 10), t(1, 18, 2, 2), None,
      positive(1, 9, 2, 2), opset=22, tolerance=3e-6, step=2e-6)
+
+# --- resize -------------------------------------------------------------------------------------------------------
+
+_CROP: dict[str, Any] = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 0.7}
+for _mode in ("nearest", "linear", "cubic"):
+    _box = fixed([0, 0, 0.11, -0.23, 1, 1, 0.87, 1.31])
+    case(f"crop, {_mode}", "Resize", t(1, 2, 4, 5), _box, None, ints(1, 2, 3, 6), mode=_mode, linear=True, **_CROP)
+    case(f"crop, {_mode}, scales", "Resize", t(1, 1, 4, 5), _box, fixed([1, 1, 1.6, 0.7]), mode=_mode, linear=True,
+         **_CROP)
+    case(f"{_mode}, scales fed", "Resize", t(1, 2, 4, 5), None, fed([1, 1, 1.3, 0.6], np.float32), mode=_mode,
+         linear=True)
+case("crop, fed", "Resize", t(1, 2, 4, 5), fed([0, 0, 0.2, 0.3, 1, 1, 0.6, 1.1], np.float32), None, fed([1, 2, 4, 3]),
+     mode="linear", linear=True, **_CROP)
+case("crop, axes", "Resize", t(1, 2, 4, 5), fixed([0.2, 0.3, 0.6, 1.1]), None, ints(3, 7), mode="linear", linear=True,
+     axes=[2, 3], opset=18, **_CROP)
+case("crop that keeps the size", "Resize", t(1, 2, 4, 5), fixed([0, 0, 0.2, 0.3, 1, 1, 0.6, 0.9]), None,
+     ints(1, 2, 4, 5), mode="linear", linear=True, **_CROP)
+for _policy in ("not_larger", "not_smaller"):
+    for _mode, _sizes in (("nearest", (7, 8)), ("linear", (7, 9)), ("linear", (3, 7)), ("cubic", (9, 5))):
+        case(f"{_policy}, {_mode} {_sizes}", "Resize", t(1, 2, 4, 5), None, None, ints(*_sizes), mode=_mode, linear=True,
+             axes=[2, 3], keep_aspect_ratio_policy=_policy, opset=18)
+case("not_larger, axes turned, fed", "Resize", t(1, 2, 4, 5), None, None, fed([9, 7]), mode="linear", linear=True,
+     axes=[3, 2], keep_aspect_ratio_policy="not_larger", opset=18)
+case("not_smaller, one axis", "Resize", t(1, 2, 4, 5), None, None, ints(7), mode="linear", linear=True, axes=[3],
+     keep_aspect_ratio_policy="not_smaller", opset=18)
