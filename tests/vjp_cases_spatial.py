@@ -191,3 +191,26 @@ case("not_larger, axes turned, fed", "Resize", t(1, 2, 4, 5), None, None, fed([9
      axes=[3, 2], keep_aspect_ratio_policy="not_larger", opset=18)
 case("not_smaller, one axis", "Resize", t(1, 2, 4, 5), None, None, ints(7), mode="linear", linear=True, axes=[3],
      keep_aspect_ratio_policy="not_smaller", opset=18)
+
+# --- axes, pads, repeats given at run time --------------------------------------------------------------------------
+
+case("axes fed", "Slice", t(3, 5, 6), fed([1, -4]), fed([4, 100]), fed([-1, 0]), linear=True)
+case("axes fed, int32, steps", "Slice", t(5, 6), fed([4, 0], np.int32), fed([-9, 5], np.int32), fed([0, 1], np.int32),
+     fed([-2, 2], np.int32), linear=True)
+case("axes fed, stored bounds", "Slice", t(5, 6), ints(1), ints(3), fed([1]), linear=True)
+for _mode in ("constant", "reflect", "edge", "wrap"):
+    case(f"{_mode}, axes fed", "Pad", t(3, 4, 5), fed([1, 2, 0, 1]), None, fed([-1, 1]), mode=_mode, opset=19,
+         linear=True)
+case("axes fed, negative pads", "Pad", t(3, 4), fed([-1, 2]), fixed(0.5), fed([1]), opset=18, linear=True)
+case("axes fed", "Squeeze", t(1, 3, 1), fed([0, 2]))
+case("axes fed", "Unsqueeze", t(3, 2), fed([0, -1]))
+case("repeats fed", "Tile", t(2, 3), fed([2, 3]))
+case("shape fed", "Expand", t(2, 1), fed([3, 1, 4]))
+case("sizes fed, opset 18, middle piece unused", "Split", t(2, 6), fed([1, 2, 3]), outputs=3, axis=1, opset=18,
+     differentiated=("y", "y2"))
+
+# --- com.microsoft --------------------------------------------------------------------------------------------------
+
+for _mode in ("bilinear", "bicubic", "nearest"):
+    case(f"com.microsoft, {_mode}", "GridSample", t(1, 2, 4, 3), t(1, 3, 2, 2, low=-1.2, wrt=False),
+         attrs={"domain": "com.microsoft", "mode": _mode, "padding_mode": "border"}, linear=True, oracle="float32")

@@ -14,6 +14,7 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign
     patches         Col2Im, DeformConv
+    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -26,6 +27,7 @@ from gbp_onnx.vjp import (
     indexing,
     layout,
     linear,
+    microsoft_spatial,
     normalization,
     patches,
     pool,
@@ -52,6 +54,7 @@ __all__ = [
     "indexing",
     "layout",
     "linear",
+    "microsoft_spatial",
     "normalization",
     "patches",
     "pool",

@@ -45,7 +45,9 @@ def grid_sample(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """x: ct times each neighbour's weight, added there;  grid: ct times the sum of x times the weight's slope"""
     x, grid = node.inputs[:2]
     axes = rank_of(op, x) - 2
-    align, mode = bool(node.attrs["align_corners"]), node.attrs["mode"].removeprefix("bi")
+    # onnx knows no schema for com.microsoft, and so no defaults.
+    align, mode = bool(node.attrs.get("align_corners", 0)), node.attrs.get("mode", "bilinear").removeprefix("bi")
+    padding = node.attrs.get("padding_mode", "zeros")
     sizes = [op.dim(x, 2 + k) for k in range(axes)]
     points = op.Reshape(grid, op.Concat(op.dim(grid, 0), _product(op, grid, 1, 1 + axes), [axes], axis=0), allowzero=1)
     taps, units = [], []
@@ -54,7 +56,7 @@ def grid_sample(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         unit = op.Mul(op.Sub(real, 1.0) if align else real, 0.5)  # pixels per unit of the grid
         place = op.Gather(points, op.constant(np.int64(axes - 1 - k)), axis=2)
         pixel = op.Add(op.Mul(place, unit), op.Mul(op.Sub(real, 1.0), 0.5))
-        taps.append(interpolation(op, pixel, size, mode, node.attrs["padding_mode"], align))
+        taps.append(interpolation(op, pixel, size, mode, padding, align))
         units.append(unit)
     images = op.dim(x, 0)
     flat = op.Reshape(ct, op.Concat(images, op.dim(x, 1), op.Slice(op.Shape(points), [1], [2], [0]), axis=0), allowzero=1)
