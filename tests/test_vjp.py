@@ -193,14 +193,6 @@ def test_refused(op: str, inputs: list[In | None], attrs: dict[str, Any], opset:
     assert [r.op for r in error.value.reasons] == [op]
 
 
-def test_a_transposed_convolution_of_unknown_size_with_output_shape_is_refused() -> None:
-    case = Case(
-        "u", "ConvTranspose", (t(1, 2, 4, 4), fixed(np.ones((2, 3, 3, 3)))), {"strides": [2, 2], "output_shape": [8, 8]}
-    )
-    with pytest.raises(OperatorError, match="known only at run time"):
-        gbp_onnx.differentiate(case.model(dynamic=True))
-
-
 def test_all_obstacles_are_reported_at_once() -> None:
     nodes = (("Hardmax", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "ij,ij->ij"}), ("Hardmax", "v", "y", {}))
     with pytest.raises(OperatorError) as error:

@@ -214,3 +214,12 @@ case("sizes fed, opset 18, middle piece unused", "Split", t(2, 6), fed([1, 2, 3]
 for _mode in ("bilinear", "bicubic", "nearest"):
     case(f"com.microsoft, {_mode}", "GridSample", t(1, 2, 4, 3), t(1, 3, 2, 2, low=-1.2, wrt=False),
          attrs={"domain": "com.microsoft", "mode": _mode, "padding_mode": "border"}, linear=True, oracle="float32")
+
+# --- ConvTranspose whose pads follow from output_shape ----------------------------------------------------------------
+
+for _upper in ("NOTSET", "SAME_UPPER"):
+    for _size in (5, 6, 7):  # of 6 that the windows reach
+        case(f"output_shape {_size}, {_upper}, any size", "ConvTranspose", t(2, 2, 3), t(2, 1, 2), t(1),
+             attrs={"strides": [2], "output_shape": [_size], "auto_pad": _upper}, free="a", linear=True)
+case("output_shape, groups and dilations", "ConvTranspose", t(1, 4, 3, 4), t(4, 1, 3, 2), linear=True, free="a",
+     attrs={"strides": [2, 1], "dilations": [1, 2], "group": 2, "output_shape": [5, 5], "output_padding": [1, 0]})
