@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import gbp_onnx
+import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError
 from gbp_onnx.graph.reader import Graph
 from gbp_onnx.vjp import GBP_DOMAIN, Derivative, entries
-import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
 from tests.vjp_cases import CASES, fed, fixed, ints, t
 from tests.vjp_check import Case, In, check, session
 

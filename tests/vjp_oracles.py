@@ -83,6 +83,27 @@ class LpPool(OpRun):
         return (y ** (1 / p),)
 
 
+class MaxRoiPool(OpRun):
+    """onnx.reference has none."""
+
+    def _run(
+        self, x: np.ndarray, rois: np.ndarray, pooled_shape: Any = None, spatial_scale: Any = None
+    ) -> tuple[np.ndarray]:
+        y = np.zeros((len(rois), x.shape[1], *pooled_shape))
+        for place in np.ndindex(len(rois), *pooled_shape):
+            roi = rois[place[0]]
+            box = []
+            for k in (0, 1):
+                start, end = (math.floor(abs(v * spatial_scale) + 0.5) * np.sign(v) for v in (roi[2 - k], roi[4 - k]))
+                step = max(end - start + 1, 1) / pooled_shape[k]
+                edges = (math.floor(place[1 + k] * step) + start, math.ceil((place[1 + k] + 1) * step) + start)
+                box.append(slice(*(int(np.clip(e, 0, x.shape[2 + k])) for e in edges)))
+            patch = x[int(roi[0]), :, box[0], box[1]]
+            if patch.size:
+                y[place[0], :, place[1], place[2]] = patch.max(axis=(1, 2))
+        return (y,)
+
+
 class MeanVarianceNormalization(OpRun):
     """onnx.reference mixes float32 constants in."""
 
@@ -111,4 +132,4 @@ class GroupNormalization(OpRun):
         return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
 
 
-OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MeanVarianceNormalization]
+OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MaxRoiPool, MeanVarianceNormalization]

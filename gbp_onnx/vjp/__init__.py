@@ -12,7 +12,7 @@
     indexing        Gather...
     scatter         ScatterElements, ScatterND, Compress, OneHot...
     sampling        GridSample, AffineGrid
-    roi             RoiAlign
+    roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose, and why

@@ -124,8 +124,10 @@ def _lp_share(op: Emitter, node: Node, ct: Tensor) -> Tensor:
     x, p = node.inputs[0], node.attrs["p"]
     if p == 2:
         factor = x
+    elif p == 1:
+        factor = op.Sign(x)
     else:
-        factor = op.Sign(x) if p == 1 else op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
+        factor = op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
     made: Tensor = op.Mul(ct, factor)
     return made
 

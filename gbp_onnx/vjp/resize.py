@@ -11,7 +11,6 @@ from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import as_real, rank_of
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
-
 _KEPT = ("coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode", "antialias")
 
 
@@ -35,7 +34,12 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         return (ct,)  # ONNX Runtime copies a tensor that keeps its shape, whatever the scales
     roi = node.input(1) if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize" else None
     for k, axis in enumerate(listed):
-        if policy == "stretch" and shape_x[axis] is not None and shape_x[axis] == shape_y[axis] and _scale_is_one(op, scales, k):
+        if (
+            policy == "stretch"
+            and shape_x[axis] is not None
+            and shape_x[axis] == shape_y[axis]
+            and _scale_is_one(op, scales, k)
+        ):
             continue
         scale = None if scales is None else op.Slice(scales, [k], [k + 1], [0])
         ends = () if roi is None else tuple(op.Slice(roi, [i], [i + 1], [0]) for i in (k, len(listed) + k))

@@ -1,4 +1,4 @@
-"""Regions of interest: RoiAlign. What a region reads is computed again from its box; boxes get no gradient."""
+"""Regions of interest: RoiAlign, MaxRoiPool. What a region reads is computed again; boxes get no gradient."""
 
 from __future__ import annotations
 
@@ -29,19 +29,32 @@ class _Line:
 
 @vjp("RoiAlign", since=10)
 def roi_align(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """avg: A_h^T @ ct @ A_w with each region's bilinear weights;  max: ct * weight, where the largest product was read"""
+    """avg: A_h^T @ ct @ A_w by each region's bilinear weights;  max: ct * weight where the largest product was"""
     x = node.inputs[0]
     sizes = [op.dim(x, 2), op.dim(x, 3)]
     bins = (node.attrs["output_height"], node.attrs["output_width"])
     mean = node.attrs["mode"] == "avg"
     lines = [_line(op, node, k, bins[k], sizes[k], mean) for k in (0, 1)]
     way = _average if mean else _maximum
-    return lambda: way(op, node, ct, lines, sizes), _refused_boxes
+    batch = op.Cast(node.inputs[2], to=_INT64)
+    return lambda: way(op, node, ct, lines, sizes, batch), _refused_boxes
 
 
-def _average(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor]) -> Tensor:
+@vjp("MaxRoiPool")
+def max_roi_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct at the first maximum of each bin"""
+    x, rois = node.inputs[:2]
+    sizes = [op.dim(x, 2), op.dim(x, 3)]
+    lines = [_whole_pixels(op, node, k, node.attrs["pooled_shape"][k], sizes[k]) for k in (0, 1)]
+    batch = op.Reshape(
+        op.Cast(op.Slice(rois, [0], [1], [1]), to=_INT64), op.Slice(op.Shape(rois), [0], [1], [0]), allowzero=1
+    )
+    return lambda: _maximum(op, node, ct, lines, sizes, batch), _refused_boxes
+
+
+def _average(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
     """Both axes as matrices: columns [R, bins, W], and rows [R * bins, N * H], which also sort regions by image."""
-    x, batch = node.inputs[0], op.Cast(node.inputs[2], to=_INT64)
+    x = node.inputs[0]
     images, channels = op.dim(x, 0), op.dim(x, 1)
 
     def matrix(line: _Line, size: Tensor, offset: Tensor | None) -> Tensor:
@@ -63,12 +76,14 @@ def _average(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: lis
     return reshape_like(op, op.Transpose(shaped, perm=[0, 2, 1, 3]), x)
 
 
-def _maximum(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor]) -> Tensor:
+def _maximum(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
     """The forward takes the largest of all products of a pixel and its weight, not of the interpolated samples."""
-    x, batch = node.inputs[0], op.Cast(node.inputs[2], to=_INT64)
+    x = node.inputs[0]
     regions, channels = op.Shape(batch), op.dim(x, 1)
     counts = [op.Mul(line.samples, line.bins) for line in lines]
     both = op.Concat(*counts, axis=0)
+
+    each, width = lines[0].taps.count, lines[0].taps.count ** 2
 
     def everywhere(tensor: Tensor, k: int, width: int) -> Tensor:
         whole = op.Expand(op.Unsqueeze(tensor, axes=[2 - k]), op.Concat(regions, both, [width], axis=0))
@@ -76,30 +91,25 @@ def _maximum(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: lis
         return made
 
     taps = [
-        Taps(everywhere(line.taps.index, k, 2), everywhere(line.taps.weight, k, 2), line.taps.slope, 2)
+        Taps(everywhere(line.taps.index, k, each), everywhere(line.taps.weight, k, each), line.taps.slope, each)
         for k, line in enumerate(lines)
     ]
     real = op.And(*(everywhere(op.Unsqueeze(line.real, axes=[2]), k, 1) for k, line in enumerate(lines)))
-    weight = op.Unsqueeze(joint_weights(op, taps), axes=[3])  # [R, P, 4, 1]
+    weight = op.Unsqueeze(joint_weights(op, taps), axes=[3])  # [R, P, T, 1]
     products = op.Mul(gather_taps(op, x, taps, sizes, batch), weight)
     lowest = op.constant(-np.inf, op.elem_type(x))
     candidates = op.Where(op.Unsqueeze(real, axes=[3]), products, lowest)
     row, column = lines
-    # [R, bins, samples, bins, samples * 4, C] -> [R, bins, bins, C, all candidates of a bin]
-    split = op.Concat(
-        regions, [row.bins], row.samples, [column.bins], op.Mul(column.samples, 4), channels, axis=0
-    )
+    # [R, bins, samples, bins, samples * T, C] -> [R, bins, bins, C, all candidates of a bin]
+    split = op.Concat(regions, [row.bins], row.samples, [column.bins], op.Mul(column.samples, width), channels, axis=0)
     turned = op.Transpose(op.Reshape(candidates, split, allowzero=1), perm=[0, 1, 3, 5, 2, 4])
-    choices = op.Mul(op.Mul(row.samples, column.samples), 4)
-    listed = op.Reshape(
-        turned, op.Concat(regions, [row.bins, column.bins], channels, choices, axis=0), allowzero=1
-    )
+    choices = op.Mul(op.Mul(row.samples, column.samples), width)
+    listed = op.Reshape(turned, op.Concat(regions, [row.bins, column.bins], channels, choices, axis=0), allowzero=1)
     chosen = op.ArgMax(listed, axis=4, keepdims=1)
     number = op.Range(op.constant(np.int64(0)), op.Squeeze(choices, axes=[0]), op.constant(np.int64(1)))
     sent = masked(op, op.Equal(chosen, number), op.Unsqueeze(op.Transpose(ct, perm=[0, 2, 3, 1]), axes=[4]))
     back = op.Transpose(op.Reshape(sent, op.Shape(turned), allowzero=1), perm=[0, 1, 4, 2, 5, 3])
-    each = op.Mul(op.Reshape(back, op.Shape(products), allowzero=1), weight)
-    return add_taps(op, each, taps, sizes, x, batch)
+    return add_taps(op, op.Mul(op.Reshape(back, op.Shape(products), allowzero=1), weight), taps, sizes, x, batch)
 
 
 def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) -> _Line:
@@ -134,7 +144,43 @@ def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) 
     weight = op.Concat(op.Mul(factor, op.Sub(1.0, fraction)), op.Mul(factor, fraction), axis=2)
     first = op.Cast(low, to=_INT64)
     index = op.Concat(first, op.Min(op.Add(first, 1), op.Sub(size, 1)), axis=2)
-    return _Line(Taps(index, weight, weight, 2), op.Reshape(real, op.Concat(regions, op.Mul(most, bins), axis=0), allowzero=1), most, bins)
+    return _Line(
+        Taps(index, weight, weight, 2),
+        op.Reshape(real, op.Concat(regions, op.Mul(most, bins), axis=0), allowzero=1),
+        most,
+        bins,
+    )
+
+
+def _whole_pixels(op: Emitter, node: Node, k: int, bins: int, size: Tensor) -> _Line:
+    """The pixels of every bin along axis k (Fast R-CNN: ends included and rounded, bins rounded outwards)."""
+    rois = node.inputs[1]  # image, x1, y1, x2, y2
+    kind, regions = op.elem_type(rois), op.Slice(op.Shape(rois), [0], [1], [0])
+
+    def rounded(column: int) -> Tensor:  # half away from 0, where Round goes to even
+        value = op.Mul(op.Slice(rois, [column], [column + 1], [1]), float(node.attrs["spatial_scale"]))
+        made: Tensor = op.Mul(op.Sign(value), op.Floor(op.Add(op.Abs(value), 0.5)))
+        return made
+
+    one, zero = op.constant(1, kind), op.constant(0, kind)
+    start, end = rounded(2 - k), rounded(4 - k)
+    bin_size = op.Div(op.Max(op.Add(op.Sub(end, start), 1.0), one), float(bins))  # [R, 1]
+    number, limit = op.constant(np.arange(bins), kind), op.Cast(size, to=kind)
+    first, last = (
+        op.Min(op.Max(op.Add(edge, start), zero), limit)
+        for edge in (op.Floor(op.Mul(bin_size, number)), op.Ceil(op.Mul(bin_size, op.Add(number, 1.0))))
+    )
+    count = op.Sub(last, first)  # [R, bins]
+    most = op.ReduceMax(op.Concat(op.Reshape(count, [-1]), op.constant([1], kind), axis=0), keepdims=1)
+    most = op.Cast(most, to=_INT64)
+    steps = op.Range(op.constant(np.int64(0)), op.Squeeze(most, axes=[0]), op.constant(np.int64(1)))
+    offset = op.Cast(steps, to=kind)
+    flat = op.Concat(regions, op.Mul(most, bins), axis=0)
+    real = op.Reshape(op.Less(offset, op.Unsqueeze(count, axes=[2])), flat, allowzero=1)
+    place = op.Cast(op.Add(op.Unsqueeze(first, axes=[2]), offset), to=_INT64)
+    index = op.Unsqueeze(op.Reshape(op.Min(place, op.Sub(size, 1)), flat, allowzero=1), axes=[2])
+    weight = op.Unsqueeze(op.Cast(real, to=kind), axes=[2])
+    return _Line(Taps(index, weight, weight, 1), real, most, bins)
 
 
 def _refused_boxes() -> NoReturn:

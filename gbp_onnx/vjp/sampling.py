@@ -1,7 +1,7 @@
 """Interpolation at computed places: GridSample, AffineGrid. The weights are computed again from the coordinates.
 
-A place reads `T` neighbours along each axis (1 nearest, 2 linear, 4 cubic). Padding is settled for each neighbour alone,
-which by symmetry is the same as reflecting or clamping the coordinate.
+A place reads `T` neighbours along each axis (1 nearest, 2 linear, 4 cubic). Padding is settled for each neighbour
+alone, which by symmetry is the same as reflecting or clamping the coordinate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from gbp_onnx.vjp.common import rank_of, reshape_like
 from gbp_onnx.vjp.layout import scatter_along
 from gbp_onnx.vjp.registry import Cotangents, vjp
 
-__all__ = ["Taps", "add_taps", "gather_taps", "interpolation", "joint_weights", "slopes", "spread_taps", "through_weights"]
+__all__ = [
+    "Taps",
+    "add_taps",
+    "gather_taps",
+    "interpolation",
+    "joint_weights",
+    "slopes",
+    "spread_taps",
+    "through_weights",
+]
 
 _INT64 = onnx.TensorProto.INT64
 _A = -0.75  # of the cubic kernel (Keys 1981), as ONNX fixes it for GridSample
@@ -59,7 +68,9 @@ def grid_sample(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         taps.append(interpolation(op, pixel, size, mode, padding, align))
         units.append(unit)
     images = op.dim(x, 0)
-    flat = op.Reshape(ct, op.Concat(images, op.dim(x, 1), op.Slice(op.Shape(points), [1], [2], [0]), axis=0), allowzero=1)
+    flat = op.Reshape(
+        ct, op.Concat(images, op.dim(x, 1), op.Slice(op.Shape(points), [1], [2], [0]), axis=0), allowzero=1
+    )
     counter = op.Range(op.constant(np.int64(0)), op.Squeeze(images, axes=[0]), op.constant(np.int64(1)))
 
     def to_x() -> Tensor:
@@ -127,7 +138,9 @@ def interpolation(op: Emitter, pixel: Tensor, size: Tensor, mode: str, padding: 
     return Taps(index, op.Expand(weight, shape), op.Expand(slope, shape), count)
 
 
-def spread_taps(op: Emitter, ct: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], x: Tensor, row: Tensor) -> Tensor:
+def spread_taps(
+    op: Emitter, ct: Tensor, taps: Sequence[Taps], sizes: Sequence[Tensor], x: Tensor, row: Tensor
+) -> Tensor:
     """`ct` [B, C, P] times the weights, added to zeros of the shape of x; row b belongs to image `row[b]`."""
     turned = op.Unsqueeze(op.Transpose(ct, perm=[0, 2, 1]), axes=[2])
     return add_taps(op, op.Mul(turned, op.Unsqueeze(joint_weights(op, taps), axes=[3])), taps, sizes, x, row)

@@ -97,9 +97,7 @@ def _stays(op: Emitter, data: Tensor, updates: Tensor, scatter: Scatter, gather:
     return made
 
 
-def _multiplied(
-    op: Emitter, ct: Tensor, data: Tensor, updates: Tensor, scatter: Scatter, gather: Gather
-) -> Cotangents:
+def _multiplied(op: Emitter, ct: Tensor, data: Tensor, updates: Tensor, scatter: Scatter, gather: Gather) -> Cotangents:
     """y = data * product of updates. Zeros are counted apart, so that the product of the others needs no 0 / 0."""
     kind = op.elem_type(ct)
     wide = _FLOAT if kind in _HALF else kind  # the CPU's kernel reduces float and double
@@ -160,14 +158,29 @@ def reverse_sequence(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("OneHot", since=9)
 def one_hot(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """values: the sum of ct where the class is off, and where it is on"""
-    indices, depth, values = node.inputs[:3]
+    indices, depth = node.inputs[:2]
 
     def to_values() -> Tensor:
         switch = op.OneHot(indices, depth, op.constant([0, 1], _FLOAT), axis=node.attrs["axis"])
         on = op.Greater(switch, 0.5)
-        sums = [op.ReduceSum(op.Reshape(part, [-1]), axes=[0], keepdims=1)
-                for part in (op.Where(on, 0.0, ct), op.Where(on, ct, 0.0))]
+        sums = [
+            op.ReduceSum(op.Reshape(part, [-1]), axes=[0], keepdims=1)
+            for part in (op.Where(on, 0.0, ct), op.Where(on, ct, 0.0))
+        ]
         made: Tensor = op.Concat(*sums, axis=0)
         return made
 
     return None, None, to_values
+
+
+@vjp("Unique", since=11, outputs="all")
+def unique(op: Emitter, node: Node, ct: tuple[Tensor | None, ...]) -> Cotangents:
+    """ct at the first of equal values, or slices"""
+    x, values, axis = node.inputs[0], ct[0], node.attrs.get("axis")
+    if values is None:
+        return (None,)
+    first = op.forward_output(node, 1, _INT64)
+    if axis is None:
+        return (reshape_like(op, scatter_along(op, values, first, op.size(x), 0, 1), x),)
+    rank = rank_of(op, x)
+    return (scatter_along(op, values, first, op.dim(x, axis % rank), axis % rank, rank),)
