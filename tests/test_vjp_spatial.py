@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -106,3 +107,16 @@ def test_scattered_half_precision(reduction: str) -> None:
     want = gradient("ScatterElements", wide[0], given_inputs[1], wide[1], opset=18, reduction=reduction)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=4e-3, atol=4e-3)
+
+
+def test_many_repeated_indices_are_all_counted() -> None:
+    """ONNX Runtime's ScatterND loses additions there: its threads write without locks."""
+    count = 300_000
+    places = np.random.RandomState(0).randint(0, 4, (count, 1))
+    case = Case("many", "GatherND", (t(4, 2), fixed(places, np.int64)))
+    built = gbp_onnx.differentiate(case.model())
+    parallel = ort.InferenceSession(built.SerializeToString(), providers=["CPUExecutionProvider"])
+    want = np.bincount(places[:, 0])[:, None] * np.ones(2)
+    for _ in range(5):
+        (got,) = parallel.run(["a_grad"], {**case.feeds, "y_seed": np.ones((count, 2), np.float32)})
+        np.testing.assert_array_equal(got, want)

@@ -10,6 +10,7 @@ import onnx
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import as_real, masked, need, rank_of, reshape_like
+from gbp_onnx.vjp.indexing import element_places
 from gbp_onnx.vjp.layout import scatter_along
 from gbp_onnx.vjp.registry import Cotangents, vjp
 
@@ -37,14 +38,15 @@ def scatter_elements(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("ScatterND", since=11)
 def scatter_nd(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """data: ct where nothing was written;  updates: ct at the indices (mul: times the others; max, min: the winners)"""
-    indices = node.inputs[1]
-    return _written(
-        op,
-        node,
-        ct,
-        lambda base, updates, reduction: op.ScatterND(base, indices, updates, reduction=reduction),
-        lambda tensor: op.GatherND(tensor, indices),
-    )
+    data, indices = need(node.input(0), "data"), need(node.input(1), "indices")
+    places = op.Reshape(element_places(op, data, indices), [-1])
+
+    def scatter(base: Tensor, updates: Tensor, reduction: str) -> Tensor:
+        flat = [op.Reshape(t, [-1]) for t in (base, updates)]
+        written = op.ScatterElements(flat[0], places, flat[1], axis=0, reduction=reduction)
+        return reshape_like(op, written, data)
+
+    return _written(op, node, ct, scatter, lambda tensor: op.GatherND(tensor, indices))
 
 
 @vjp("TensorScatter", since=24)
