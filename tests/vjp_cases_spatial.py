@@ -470,3 +470,16 @@ for _scale in (1.0, 0.7):
 case("flattened", "Unique", t(2, 3), differentiated=("y",), oracle="reference")
 case("not sorted, all outputs", "Unique", t(6), outputs=4, sorted=0, differentiated=("y",), oracle="reference")
 case("axis", "Unique", t(3, 2), axis=0, differentiated=("y",), oracle="reference")
+_CROPS = fed([[0.11, 0.22, 0.73, 1.12], [0.03, 0.97, 0.98, 0.02], [-0.2, 0.4, 0.6, 0.6]], np.float32)
+for _mode in ("bilinear", "nearest"):
+    for _size in ((3, 4), (1, 2)):
+        case(
+            f"{_mode}, {_size}",
+            "CropAndResize",
+            t(2, 2, 4, 5),
+            _CROPS,
+            fed([1, 0, 1], np.int32),
+            fixed(_size, np.int32),
+            attrs={"domain": "com.microsoft", "mode": _mode, "extrapolation_value": 0.7},
+            linear=True,
+        )

@@ -14,11 +14,13 @@ from gbp_onnx.vjp.common import masked, reshape_like, scatter_add
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 from gbp_onnx.vjp.sampling import Taps, add_taps, gather_taps, joint_weights
 
+__all__ = ["Line", "average", "refused_boxes"]
+
 _INT64 = onnx.TensorProto.INT64
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """The samples of all regions along one axis, [R, bins * samples, 2]; some are only there to fill the table."""
 
     taps: Taps
@@ -35,9 +37,9 @@ def roi_align(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     bins = (node.attrs["output_height"], node.attrs["output_width"])
     mean = node.attrs["mode"] == "avg"
     lines = [_line(op, node, k, bins[k], sizes[k], mean) for k in (0, 1)]
-    way = _average if mean else _maximum
+    way = average if mean else maximum
     batch = op.Cast(node.inputs[2], to=_INT64)
-    return lambda: way(op, node, ct, lines, sizes, batch), _refused_boxes
+    return lambda: way(op, x, ct, lines, sizes, batch), refused_boxes
 
 
 @vjp("MaxRoiPool")
@@ -49,15 +51,14 @@ def max_roi_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     batch = op.Reshape(
         op.Cast(op.Slice(rois, [0], [1], [1]), to=_INT64), op.Slice(op.Shape(rois), [0], [1], [0]), allowzero=1
     )
-    return lambda: _maximum(op, node, ct, lines, sizes, batch), _refused_boxes
+    return lambda: maximum(op, x, ct, lines, sizes, batch), refused_boxes
 
 
-def _average(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
+def average(op: Emitter, x: Tensor, ct: Tensor, lines: list[Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
     """Both axes as matrices: columns [R, bins, W], and rows [R * bins, N * H], which also sort regions by image."""
-    x = node.inputs[0]
     images, channels = op.dim(x, 0), op.dim(x, 1)
 
-    def matrix(line: _Line, size: Tensor, offset: Tensor | None) -> Tensor:
+    def matrix(line: Line, size: Tensor, offset: Tensor | None) -> Tensor:
         shape = op.Concat(op.Shape(batch), [line.bins], op.Mul(line.samples, 2), axis=0)
         index = op.Reshape(line.taps.index, shape, allowzero=1)
         index = index if offset is None else op.Add(index, op.Unsqueeze(offset, axes=[1, 2]))
@@ -76,9 +77,8 @@ def _average(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: lis
     return reshape_like(op, op.Transpose(shaped, perm=[0, 2, 1, 3]), x)
 
 
-def _maximum(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
+def maximum(op: Emitter, x: Tensor, ct: Tensor, lines: list[Line], sizes: list[Tensor], batch: Tensor) -> Tensor:
     """The forward takes the largest of all products of a pixel and its weight, not of the interpolated samples."""
-    x = node.inputs[0]
     regions, channels = op.Shape(batch), op.dim(x, 1)
     counts = [op.Mul(line.samples, line.bins) for line in lines]
     both = op.Concat(*counts, axis=0)
@@ -112,7 +112,7 @@ def _maximum(op: Emitter, node: Node, ct: Tensor, lines: list[_Line], sizes: lis
     return add_taps(op, op.Mul(op.Reshape(back, op.Shape(products), allowzero=1), weight), taps, sizes, x, batch)
 
 
-def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) -> _Line:
+def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) -> Line:
     """The samples along axis k. With sampling_ratio 0 their number depends on the region: all get the largest one."""
     rois, ratio = node.inputs[1], node.attrs["sampling_ratio"]
     kind, regions = op.elem_type(rois), op.Slice(op.Shape(node.inputs[1]), [0], [1], [0])
@@ -144,7 +144,7 @@ def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) 
     weight = op.Concat(op.Mul(factor, op.Sub(1.0, fraction)), op.Mul(factor, fraction), axis=2)
     first = op.Cast(low, to=_INT64)
     index = op.Concat(first, op.Min(op.Add(first, 1), op.Sub(size, 1)), axis=2)
-    return _Line(
+    return Line(
         Taps(index, weight, weight, 2),
         op.Reshape(real, op.Concat(regions, op.Mul(most, bins), axis=0), allowzero=1),
         most,
@@ -152,7 +152,7 @@ def _line(op: Emitter, node: Node, k: int, bins: int, size: Tensor, mean: bool) 
     )
 
 
-def _whole_pixels(op: Emitter, node: Node, k: int, bins: int, size: Tensor) -> _Line:
+def _whole_pixels(op: Emitter, node: Node, k: int, bins: int, size: Tensor) -> Line:
     """The pixels of every bin along axis k (Fast R-CNN: ends included and rounded, bins rounded outwards)."""
     rois = node.inputs[1]  # image, x1, y1, x2, y2
     kind, regions = op.elem_type(rois), op.Slice(op.Shape(rois), [0], [1], [0])
@@ -180,8 +180,8 @@ def _whole_pixels(op: Emitter, node: Node, k: int, bins: int, size: Tensor) -> _
     place = op.Cast(op.Add(op.Unsqueeze(first, axes=[2]), offset), to=_INT64)
     index = op.Unsqueeze(op.Reshape(op.Min(place, op.Sub(size, 1)), flat, allowzero=1), axes=[2])
     weight = op.Unsqueeze(op.Cast(real, to=kind), axes=[2])
-    return _Line(Taps(index, weight, weight, 1), real, most, bins)
+    return Line(Taps(index, weight, weight, 1), real, most, bins)
 
 
-def _refused_boxes() -> NoReturn:
-    raise Refusal("its boxes depend on the input; cut the graph in front of them, or explain an output that does not")
+def refused_boxes() -> NoReturn:
+    raise Refusal("its boxes depend on the input; cut the graph in front of them")
