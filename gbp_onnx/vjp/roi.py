@@ -184,4 +184,5 @@ def _whole_pixels(op: Emitter, node: Node, k: int, bins: int, size: Tensor) -> L
 
 
 def refused_boxes() -> NoReturn:
+    """For boxes that want a gradient."""
     raise Refusal("its boxes depend on the input; cut the graph in front of them")
