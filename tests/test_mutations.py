@@ -351,7 +351,7 @@ def gathered_elements_overwrite_each_other(patch: Patch) -> None:
 
 @fails(case("GatherND/elements"))
 def gathered_points_overwrite_each_other(patch: Patch) -> None:
-    emitted(patch, "ScatterND", lambda i, a: (i, {}))
+    emitted(patch, "ScatterElements", lambda i, a: (i, {"axis": a["axis"]}))
 
 
 @fails(case("Transpose/perm"))

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import gbp_onnx
+import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError
@@ -128,23 +129,26 @@ def test_masks_keep_infinite_cotangents_out() -> None:
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
-REFUSED = [
+_CROP = {"coordinate_transformation_mode": "tf_crop_and_resize"}
+REFUSED: list[Any] = [
     (
         "Resize",
-        [t(1, 1, 4, 4), fixed([0, 0, 0, 0, 1, 1, 1, 1]), None, ints(1, 1, 3, 3)],
-        {"coordinate_transformation_mode": "tf_crop_and_resize"},
-        17,
-        1,
-        "tf_crop_and_resize",
-    ),
-    (
-        "Resize",
-        [t(1, 1, 4, 4), None, None, ints(3, 5)],
-        {"keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]},
+        [t(1, 1, 4, 4), None, None, ints(1, 1, 3, 5)],
+        {"keep_aspect_ratio_policy": "not_larger", "mode": "nearest"},
         18,
         1,
         "not_larger",
     ),
+    (
+        "Resize",
+        [t(1, 1, 4, 4), None, None, ints(3, 5)],
+        {"keep_aspect_ratio_policy": "not_larger", "mode": "nearest", "axes": [-2, -1]},
+        18,
+        1,
+        "negative axes",
+    ),
+    ("Resize", [t(1, 1, 4, 4), t(8), None, ints(1, 1, 3, 3)], _CROP, 17, 1, "roi depends"),
+    ("RoiAlign", [t(1, 1, 4, 4), t(2, 4, low=0, high=3), ints(0, 0)], {}, 17, 1, "boxes depend"),
     (
         "BatchNormalization",
         [t(2, 3, 2), *(fixed([1, 1, 1]) for _ in range(4))],
@@ -187,14 +191,6 @@ def test_refused(op: str, inputs: list[In | None], attrs: dict[str, Any], opset:
         gbp_onnx.differentiate(model, outputs=["y"])
     assert error.value.code == ("GBP201" if "known" in why else "GBP202")
     assert [r.op for r in error.value.reasons] == [op]
-
-
-def test_a_transposed_convolution_of_unknown_size_with_output_shape_is_refused() -> None:
-    case = Case(
-        "u", "ConvTranspose", (t(1, 2, 4, 4), fixed(np.ones((2, 3, 3, 3)))), {"strides": [2, 2], "output_shape": [8, 8]}
-    )
-    with pytest.raises(OperatorError, match="known only at run time"):
-        gbp_onnx.differentiate(case.model(dynamic=True))
 
 
 def test_all_obstacles_are_reported_at_once() -> None:

@@ -107,7 +107,9 @@ class Case:
                 shape = [f"{name}{k}" if free else d for k, d in enumerate(value.shape)]
                 inputs.append(helper.make_tensor_value_info(name, kind, shape))
         graph = helper.make_graph(nodes, "case", inputs, [onnx.ValueInfoProto(name=r) for r in results], stored)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted({n.domain for n in nodes} - {""})]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         inferred = onnx.shape_inference.infer_shapes(model)
         for output in inferred.graph.output:
             if not output.type.tensor_type.HasField("shape"):

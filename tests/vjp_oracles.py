@@ -45,6 +45,65 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class GlobalLpPool(OpRun):
+    """onnx.reference has none."""
+
+    def _run(self, x: np.ndarray, p: Any = None) -> tuple[np.ndarray]:
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+class LpPool(OpRun):
+    """onnx.reference divides the windows that reach over the end (ceil_mode) by another count."""
+
+    def _run(self, x: np.ndarray, kernel_shape: Any = None, p: Any = None, **attrs: Any) -> tuple[np.ndarray]:
+        count = len(kernel_shape)
+        strides, dilations = (attrs.get(name) or [1] * count for name in ("strides", "dilations"))
+        pads = attrs.get("pads") or [0] * 2 * count
+        widths = [(0, 0), (0, 0)]
+        shape = []
+        for k in range(count):
+            extent = (kernel_shape[k] - 1) * dilations[k] + 1
+            size = x.shape[2 + k]
+            if attrs.get("auto_pad") == "SAME_UPPER":
+                total = max((-(-size // strides[k]) - 1) * strides[k] + extent - size, 0)
+                begin, end = total // 2, total - total // 2
+            else:
+                begin, end = pads[k], pads[count + k]
+            room = size + begin + end - extent
+            shape.append((-(-room // strides[k]) if attrs.get("ceil_mode") else room // strides[k]) + 1)
+            widths.append((begin, end + strides[k]))
+        padded = np.pad(np.abs(x) ** p, widths)
+        y = np.zeros((*x.shape[:2], *shape))
+        for tap in np.ndindex(*kernel_shape):
+            box = [
+                slice(j * d, j * d + (n - 1) * s + 1, s)
+                for j, d, n, s in zip(tap, dilations, shape, strides, strict=True)
+            ]
+            y += padded[(slice(None), slice(None), *box)]
+        return (y ** (1 / p),)
+
+
+class MaxRoiPool(OpRun):
+    """onnx.reference has none."""
+
+    def _run(
+        self, x: np.ndarray, rois: np.ndarray, pooled_shape: Any = None, spatial_scale: Any = None
+    ) -> tuple[np.ndarray]:
+        y = np.zeros((len(rois), x.shape[1], *pooled_shape))
+        for place in np.ndindex(len(rois), *pooled_shape):
+            roi = rois[place[0]]
+            box = []
+            for k in (0, 1):
+                start, end = (math.floor(abs(v * spatial_scale) + 0.5) * np.sign(v) for v in (roi[2 - k], roi[4 - k]))
+                step = max(end - start + 1, 1) / pooled_shape[k]
+                edges = (math.floor(place[1 + k] * step) + start, math.ceil((place[1 + k] + 1) * step) + start)
+                box.append(slice(*(int(np.clip(e, 0, x.shape[2 + k])) for e in edges)))
+            patch = x[int(roi[0]), :, box[0], box[1]]
+            if patch.size:
+                y[place[0], :, place[1], place[2]] = patch.max(axis=(1, 2))
+        return (y,)
+
+
 class MeanVarianceNormalization(OpRun):
     """onnx.reference mixes float32 constants in."""
 
@@ -73,4 +132,4 @@ class GroupNormalization(OpRun):
         return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
 
 
-OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalMaxPool, MeanVarianceNormalization]
+OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MaxRoiPool, MeanVarianceNormalization]

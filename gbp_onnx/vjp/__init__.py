@@ -10,6 +10,11 @@
     layout          Reshape, Transpose, Concat, Slice, Pad...
     resize          Resize
     indexing        Gather...
+    scatter         ScatterElements, ScatterND, Compress, OneHot...
+    sampling        GridSample, AffineGrid
+    roi             RoiAlign, MaxRoiPool
+    patches         Col2Im, DeformConv
+    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -22,10 +27,15 @@ from gbp_onnx.vjp import (
     indexing,
     layout,
     linear,
+    microsoft_spatial,
     normalization,
+    patches,
     pool,
     reduction,
     resize,
+    roi,
+    sampling,
+    scatter,
     stops,
 )
 from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries
@@ -44,9 +54,14 @@ __all__ = [
     "indexing",
     "layout",
     "linear",
+    "microsoft_spatial",
     "normalization",
+    "patches",
     "pool",
     "reduction",
     "resize",
+    "roi",
+    "sampling",
+    "scatter",
     "stops",
 ]

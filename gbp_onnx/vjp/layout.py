@@ -92,6 +92,8 @@ def slice_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct scattered to the positions that were taken, axis by axis (padded where the step is 1)"""
     x, starts, ends = node.inputs[:3]
     rank = rank_of(op, x)
+    if node.input(3) is not None and op.value(node.inputs[3]) is None:
+        return (_scatter_slices(op, ct, x, _for_all_axes(op, node, rank), list(range(rank))),)
     count = op.known_shape(starts)
     axes = constant_axes(op, node, 3, rank)
     if axes is None:
@@ -114,12 +116,34 @@ def slice_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
             taken = slice_positions(start, end, 1, int(sizes[axis] or 0))
             pads[axis], pads[rank + axis] = taken.start, int(sizes[axis] or 0) - taken.start - len(taken)
         return (op.Pad(ct, pads) if any(pads) else ct,)
-    return (_scatter_slices(op, node, ct, x, axes),)
+    return (_scatter_slices(op, ct, x, (starts, ends, node.input(4)), axes),)
 
 
-def _scatter_slices(op: Emitter, node: Node, ct: Tensor, x: Tensor, axes: list[int]) -> Tensor:
+def _for_all_axes(op: Emitter, node: Node, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts, ends and steps of every axis, where the axes that are sliced are known only at run time."""
+    axes = positive_axes(op, node.inputs[3], rank)
+    starts, ends, steps = (
+        op.constant(np.full(rank, default)) for default in (np.int64(0), np.iinfo(np.int64).max, np.int64(1))
+    )
+    given = [op.Cast(t, to=7) for t in node.inputs[1:3] if t is not None]
+    starts = op.ScatterElements(starts, axes, given[0], axis=0)
+    ends = op.ScatterElements(ends, axes, given[1], axis=0)
+    step = node.input(4)
+    return starts, ends, steps if step is None else op.ScatterElements(steps, axes, op.Cast(step, to=7), axis=0)
+
+
+def positive_axes(op: Emitter, axes: Tensor, rank: int) -> Tensor:
+    """Axes known only at run time, int64, negative ones counted from the front."""
+    wide = op.Cast(axes, to=7)
+    made: Tensor = op.Where(op.Less(wide, 0), op.Add(wide, rank), wide)
+    return made
+
+
+def _scatter_slices(
+    op: Emitter, ct: Tensor, x: Tensor, bounds: tuple[Tensor, Tensor, Tensor | None], axes: list[int]
+) -> Tensor:
     """Any step, any start known only at run time: slice the positions of each axis alike, and scatter along it."""
-    starts, ends, steps = node.inputs[1], node.inputs[2], node.input(4)
+    starts, ends, steps = bounds
     out = ct
     for k, axis in enumerate(axes):
         size = op.dim(x, axis)
@@ -146,9 +170,13 @@ def scatter_along(op: Emitter, ct: Tensor, positions: Tensor, size: Tensor, axis
 def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct without the padding; where that repeated values of x, its cotangent is added to them"""
     x, pads = node.inputs[:2]
-    rank = rank_of(op, x)
-    axes = constant_axes(op, node, 3, rank)
-    mode = node.attrs["mode"]
+    rank, mode = rank_of(op, x), node.attrs["mode"]
+    if node.input(3) is not None and op.value(node.inputs[3]) is None:
+        chosen = positive_axes(op, node.inputs[3], rank)
+        both = op.Concat(chosen, op.Add(chosen, rank), axis=0)  # begins, then ends
+        axes, pads = None, op.ScatterElements(op.constant(np.zeros(2 * rank, np.int64)), both, pads, axis=0)
+    else:
+        axes = constant_axes(op, node, 3, rank)
     if mode == "constant":
         if axes is None:
             return (op.Pad(ct, op.Neg(pads)), None, _refused_fill)
@@ -173,3 +201,17 @@ def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 def _refused_fill() -> Tensor:
     raise Refusal("its padding value depends on the input")
+
+
+@vjp("CenterCropPad", since=18)
+def center_crop_pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct, padded where x was cropped, and cropped where it was padded"""
+    x, target = node.inputs[:2]
+    rank = rank_of(op, x)
+    axes = node.attrs.get("axes") or list(range(rank))
+    pads = [op.constant([0])] * (2 * rank)
+    for k, axis in enumerate(a % rank for a in axes):
+        missing = op.Sub(op.dim(x, axis), op.Slice(target, [k], [k + 1], [0]))
+        pads[axis] = op.Div(missing, 2)  # towards 0
+        pads[rank + axis] = op.Sub(missing, pads[axis])
+    return (op.Pad(ct, op.Concat(*pads, axis=0)),)

@@ -94,6 +94,56 @@ def global_max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (reshape_like(op, spread, x),)
 
 
+@vjp("GlobalLpPool", since=2)
+def global_lp_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct * (|x| / y)^(p-1) * sign(x), 0 where y = 0"""
+    return (_lp_share(op, node, _over_norm(op, node, ct)),)
+
+
+@vjp("LpPool", since=2)
+def lp_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """|x|^(p-1) * sign(x), times the sum of ct / y^(p-1) over the windows; 0 where y = 0"""
+    x, y = node.inputs[0], node.outputs[0]
+    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    space = op.Slice(op.Shape(y), [2], [2 + len(windows.axes)], [0])
+    planes = op.Reshape(_over_norm(op, node, ct), op.Concat([-1, 1], space, axis=0))
+    taps = op.constant(np.ones([1, 1, *windows.kernel]), op.elem_type(ct))
+    return (_lp_share(op, node, reshape_like(op, transpose_windows(op, planes, taps, windows, like=x), x)),)
+
+
+def _over_norm(op: Emitter, node: Node, ct: Tensor) -> Tensor:
+    """ct / y^(p-1), 0 where y = 0."""
+    y, p = node.outputs[0], node.attrs["p"]
+    positive = op.Greater(y, 0.0)
+    safe = op.Where(positive, y, 1.0)
+    return masked(op, positive, ct if p == 1 else op.Div(ct, safe if p == 2 else op.Pow(safe, float(p - 1))))
+
+
+def _lp_share(op: Emitter, node: Node, ct: Tensor) -> Tensor:
+    """ct * |x|^(p-1) * sign(x)."""
+    x, p = node.inputs[0], node.attrs["p"]
+    if p == 2:
+        factor = x
+    elif p == 1:
+        factor = op.Sign(x)
+    else:
+        factor = op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
+    made: Tensor = op.Mul(ct, factor)
+    return made
+
+
+@vjp("MaxUnpool", since=9)
+def max_unpool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct at the positions written; of values for one position, only the last is in the result"""
+    x, indices = node.inputs[:2]
+    places = op.Reshape(indices, [-1])
+    count = op.Squeeze(op.size(x), axes=[0])
+    tickets = op.Range(op.constant(np.int64(0)), count, op.constant(np.int64(1)))
+    empty = op.ConstantOfShape(op.Reshape(op.Size(ct), [1]), value=-np.ones(1, np.int64))
+    stays = op.Equal(op.Gather(op.ScatterElements(empty, places, tickets, axis=0), places, axis=0), tickets)
+    return (reshape_like(op, masked(op, stays, op.Gather(op.Reshape(ct, [-1]), places, axis=0)), x),)
+
+
 @vjp("LRN")
 def lrn(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * S^-beta - 2*alpha*beta * x * mean(ct * y / S) over the mirrored window, S = bias + alpha * mean(x^2)"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
@@ -9,35 +11,53 @@ from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import as_real, rank_of
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
+_KEPT = ("coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode", "antialias")
+
 
 @vjp("Resize", since=11)
 def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """A_h^T @ ct @ A_w, where A = Resize(identity) along one axis; the same for more axes"""
     x, y, attrs = node.inputs[0], node.outputs[0], node.attrs
     rank = rank_of(op, x)
-    if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize":
-        raise Refusal("coordinate_transformation_mode=tf_crop_and_resize")
-    if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refusal(f"keep_aspect_ratio_policy={attrs['keep_aspect_ratio_policy']}")
     listed = [a % rank for a in attrs.get("axes") or range(rank)]
     scales = node.input(2)
     if scales is not None and op.known_shape(scales) == (0,):
         scales = None
+    policy = attrs.get("keep_aspect_ratio_policy", "stretch") if scales is None else "stretch"
+    if policy != "stretch" and any(a < 0 for a in attrs.get("axes") or ()):
+        raise Refusal(f"keep_aspect_ratio_policy={policy} with negative axes, which ONNX Runtime does not resize")
+    if policy != "stretch" and len(listed) > 3:
+        raise Refusal(f"keep_aspect_ratio_policy={policy} over more than three axes; name the spatial ones in axes")
     out, shape_x = ct, op.known_shape(x) or ()
     shape_y = op.known_shape(y) or (None,) * rank
     if all(isinstance(d, int) for d in shape_x) and shape_x == shape_y:
         return (ct,)  # ONNX Runtime copies a tensor that keeps its shape, whatever the scales
+    roi = node.input(1) if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize" else None
     for k, axis in enumerate(listed):
-        if shape_x[axis] is not None and shape_x[axis] == shape_y[axis] and _scale_is_one(op, scales, k):
+        if (
+            policy == "stretch"
+            and shape_x[axis] is not None
+            and shape_x[axis] == shape_y[axis]
+            and _scale_is_one(op, scales, k)
+        ):
             continue
-        matrix = _axis_matrix(op, node, x, y, axis, None if scales is None else op.Slice(scales, [k], [k + 1], [0]))
+        scale = None if scales is None else op.Slice(scales, [k], [k + 1], [0])
+        ends = () if roi is None else tuple(op.Slice(roi, [i], [i + 1], [0]) for i in (k, len(listed) + k))
+        if policy == "stretch":
+            matrix = _axis_matrix(op, node, x, y, axis, scale, ends)
+        else:
+            matrix = _kept_aspect_matrix(op, node, x, listed, k)
         last = axis == rank - 1
         perm = list(range(rank))
         perm[axis], perm[-1] = perm[-1], perm[axis]
         turned = out if last else op.Transpose(out, perm=perm)
         product = op.MatMul(turned, op.Transpose(as_real(op, matrix, ct), perm=[1, 0]))
         out = product if last else op.Transpose(product, perm=perm)
-    return (out,)
+    return out, None if roi is None else _refused_box
+
+
+def _refused_box() -> NoReturn:
+    raise Refusal("its roi depends on the input")
 
 
 def _scale_is_one(op: Emitter, scales: Tensor | None, k: int) -> bool:
@@ -48,24 +68,47 @@ def _scale_is_one(op: Emitter, scales: Tensor | None, k: int) -> bool:
     return value is not None and float(value[k]) == 1.0
 
 
-def _axis_matrix(op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale: Tensor | None) -> Tensor:
+def _axis_matrix(
+    op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale: Tensor | None, ends: tuple[Tensor, ...] = ()
+) -> Tensor:
     """The transposed matrix of one axis, [size of x, size of y]: the forward's own kernel, run on the identity."""
     size_x = op.dim(x, axis)
     size_y = op.dim(y, axis)
     square = op.Concat(size_x, size_x, axis=0)
     identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
-    kept = ("coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode", "antialias")
-    attrs = {k: node.attrs[k] for k in kept if k in node.attrs}
+    attrs = {k: node.attrs[k] for k in _KEPT if k in node.attrs}
     # As one-row images [1, size, 1, size] whose width is resized: the form that every kernel has.
     image = op.Unsqueeze(identity, axes=[0, 2])
+    roi = None
+    if ends:  # what lies outside becomes extrapolation_value, which is 0 here: nothing of x
+        rest = op.constant(np.zeros(3), op.elem_type(ends[0]))
+        roi = op.Concat(rest, ends[0], op.Add(rest, 1.0), ends[1], axis=0)
     if scale is not None:
         ones = op.constant(np.ones(2, np.float32))
         scales = op.Concat(ones, _rows(op, x, y, scale), op.Cast(scale, to=1), axis=0)
-        resized = op.Slice(op.Resize(image, None, scales, **attrs), [0], [1], [2])
+        resized = op.Slice(op.Resize(image, roi, scales, **attrs), [0], [1], [2])
     else:
         sizes = op.Concat([1], size_x, [1], size_y, axis=0)
-        resized = op.Resize(image, None, None, sizes, **attrs)
+        resized = op.Resize(image, roi, None, sizes, **attrs)
     made: Tensor = op.Squeeze(resized, axes=[0, 2])
+    return made
+
+
+def _kept_aspect_matrix(op: Emitter, node: Node, x: Tensor, listed: list[int], k: int) -> Tensor:
+    """The same under keep_aspect_ratio_policy, where one axis decides the scale of all: they are all resized.
+
+    The image is the identity along axis k and constant along the others, of which one position is kept.
+    """
+    sizes = [op.dim(x, axis) for axis in listed]
+    square = op.Concat(sizes[k], sizes[k], axis=0)
+    identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
+    others = [2 + j for j in range(len(listed)) if j != k]
+    image = op.Expand(op.Unsqueeze(identity, axes=[0, *others]), op.Concat([1], sizes[k], *sizes, axis=0))
+    attrs = {name: node.attrs[name] for name in (*_KEPT, "keep_aspect_ratio_policy") if name in node.attrs}
+    resized = op.Resize(image, None, None, node.inputs[3], axes=list(range(2, 2 + len(listed))), **attrs)
+    first = [0] * len(others)
+    line = op.Slice(resized, first, [1] * len(others), others) if others else resized
+    made: Tensor = op.Squeeze(line, axes=[0, *others])
     return made
 
 
