@@ -18,7 +18,8 @@ from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError
 from gbp_onnx.graph.reader import Graph
 from gbp_onnx.vjp import GBP_DOMAIN, Derivative, entries
-from tests.vjp_cases import CASES, fed, fixed, ints, t
+from tests.vjp_cases import fed, fixed, ints, t
+from tests.vjp_cases_scalar import CASES
 from tests.vjp_check import Case, In, check, session
 
 
@@ -153,7 +154,6 @@ REFUSED = [
         3,
         "training mode",
     ),
-    ("BatchNormalization", [t(2, 3, 2), t(3), t(3), t(3), t(3)], {}, 17, 1, "depends on the input"),
     ("Dropout", [t(2, 3), fixed(0.5), fixed(True, np.bool_)], {}, 17, 1, "training mode"),
     ("Dropout", [t(2, 3), fixed(0.5), fed(False, np.bool_)], {}, 17, 1, "training mode"),
     ("Pad", [t(2, 3), ints(1, 1, 1, 1), t()], {}, 17, 1, "depends on the input"),
@@ -173,8 +173,11 @@ REFUSED = [
         1,
         "gaps of more than one position",
     ),
-    ("Hardmax", [t(2, 3)], {}, 17, 1, "no derivative is known"),
-    ("Einsum", [t(2, 3), t(3, 2)], {"equation": "ij,jk->ik"}, 17, 1, "no derivative is known"),
+    ("RandomNormalLike", [t(2, 3)], {}, 17, 1, "random"),
+    ("RandomUniformLike", [t(2, 3)], {}, 17, 1, "random"),
+    ("Bernoulli", [t(2, 3, low=0, high=1)], {}, 17, 1, "random"),
+    ("Einsum", [t(2, 3), t(3, 2)], {"equation": "iJ,JK"}, 17, 1, "upper and lower case"),
+    ("Unique", [t(3)], {}, 17, 1, "no derivative is known"),
 ]
 
 
@@ -198,10 +201,10 @@ def test_a_transposed_convolution_of_unknown_size_with_output_shape_is_refused()
 
 
 def test_all_obstacles_are_reported_at_once() -> None:
-    nodes = (("Hardmax", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "ij,ij->ij"}), ("Hardmax", "v", "y", {}))
+    nodes = (("Bernoulli", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "iJ,jK"}), ("Bernoulli", "v", "y", {}))
     with pytest.raises(OperatorError) as error:
-        gbp_onnx.differentiate(Case("all", "Hardmax", (t(2, 3),), nodes=nodes).model())
-    assert [r.op for r in error.value.reasons] == ["Hardmax", "Einsum", "Hardmax"]
+        gbp_onnx.differentiate(Case("all", "Bernoulli", (t(2, 3),), nodes=nodes).model())
+    assert [r.op for r in error.value.reasons] == ["Bernoulli", "Einsum", "Bernoulli"]
 
 
 # --- random forms -------------------------------------------------------------------------------------------------
