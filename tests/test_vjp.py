@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import gbp_onnx
+import tests.vjp_cases_scalar  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError
 from gbp_onnx.graph.reader import Graph
 from gbp_onnx.vjp import GBP_DOMAIN, Derivative, entries
-from tests.vjp_cases import fed, fixed, ints, t
-from tests.vjp_cases_scalar import CASES
+from tests.vjp_cases import CASES, fed, fixed, ints, t
 from tests.vjp_check import Case, In, check, session
 
 
@@ -198,6 +198,31 @@ def test_a_transposed_convolution_of_unknown_size_with_output_shape_is_refused()
     )
     with pytest.raises(OperatorError, match="known only at run time"):
         gbp_onnx.differentiate(case.model(dynamic=True))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"), [("ReduceMean", {}), ("ReduceL2", {}), ("ReduceLogSumExp", {}), ("Pow", {})], ids=lambda v: str(v)
+)
+def test_integers_that_are_rounded_are_refused(op: str, attrs: dict[str, Any]) -> None:
+    reads = "a b" if op == "Pow" else "a"
+    nodes = ((op, reads, "u", attrs), ("Cast", "u", "y", {"to": 1}))
+    model = Case("whole", op, (In(value=np.asarray([4, 9], np.int32)), fixed(0.5)), nodes=nodes).model()
+    with pytest.raises(OperatorError, match="round"):
+        gbp_onnx.differentiate(model, wrt=["a"])
+
+
+@pytest.mark.parametrize("op", ["Hardmax", "BitCast"])
+def test_an_operator_that_stops_the_gradient_gives_zeros(op: str) -> None:
+    nodes = (
+        (("Hardmax", "a", "u", {}),)
+        if op == "Hardmax"
+        else (("BitCast", "a", "b", {"to": 6}), ("Cast", "b", "u", {"to": 1}))
+    )
+    case = Case("stop", op, (t(2, 3),), nodes=(*nodes, ("Mul", "u u", "y", {})), opset=26)
+    built = gbp_onnx.differentiate(case.model())
+    y, got = session(built).run(["y", "a_grad"], {**case.feeds, "y_seed": np.ones((2, 3), np.float32)})
+    assert np.any(y)
+    np.testing.assert_array_equal(got, np.zeros((2, 3)))
 
 
 def test_all_obstacles_are_reported_at_once() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.vjp_cases import CASES, case, chain, fed, fixed, ints, positive, t
+from tests.vjp_cases import case, chain, fed, fixed, ints, positive, t
 from tests.vjp_check import In
-
-__all__ = ["CASES"]
 
 # --- element by element -------------------------------------------------------------------------------------------
 
@@ -343,3 +341,76 @@ for _name, _skip in (("same shape", (2, 3, 4)), ("one skip for the batch", (1, 3
 case("without beta and bias", "SkipLayerNormalization", t(2, 3, 4), t(2, 3, 4), t(4), epsilon=1e-3, **_MS)
 case("without beta", "SkipLayerNormalization", t(2, 3, 4), t(2, 3, 4), t(4), None, t(4), epsilon=1e-3, **_MS)
 case("without bias", "SkipSimplifiedLayerNormalization", t(2, 3, 4), t(2, 3, 4), t(4), epsilon=1e-3, **_MS)
+
+# --- half and double precision ------------------------------------------------------------------------------------
+
+for _type, _tolerance in ((np.float16, 6e-3), (np.float64, 1e-8)):
+    _kind = np.dtype(_type).name
+    for _op, _given, _attrs, _opset in (
+        ("Shrink", [(2, 7)], {"lambd": 0.3}, 17),
+        ("Clip", [(2, 7), (), ()], {}, 17),
+        ("Einsum", [(2, 3), (3, 4)], {"equation": "ij,jk->ik"}, 17),
+        ("CumSum", [(2, 3), fed(1)], {"exclusive": 1}, 17),
+        ("Trilu", [(3, 3)], {}, 17),
+        ("ReduceProd", [(2, 3), fed([1])], {}, 18),
+        ("ReduceMean", [(2, 3), fed([1])], {}, 18),
+        ("ReduceMax", [(2, 3), fed([1])], {}, 18),
+        ("ReduceLogSumExp", [(2, 3), fed([1])], {"keepdims": 0}, 18),
+        ("NegativeLogLikelihoodLoss", [(3, 4), fed([1, 3, 0]), (4,)], {}, 17),
+        ("SoftmaxCrossEntropyLoss", [(3, 4), fed([1, 3, 0])], {"ignore_index": 3}, 17),
+        ("LayerNormalization", [(2, 5), (5,), (5,)], {}, 17),
+        ("RMSNormalization", [(2, 5), (5,)], {}, 23),
+        ("GroupNormalization", [(2, 4, 3), (4,), (4,)], {"num_groups": 2}, 21),
+    ):
+        case(
+            f"{_kind}, {_op}",
+            _op,
+            *(g if isinstance(g, In) else t(*g, dtype=_type) for g in _given),
+            attrs=_attrs,
+            opset=_opset,
+            tolerance=_tolerance,
+            oracle="reference",
+            free="a",
+        )
+case("float16", "Atan", t(2, 3, dtype=np.float16), tolerance=4e-3, oracle="reference")
+case("float16", "Sinh", t(2, 3, dtype=np.float16), tolerance=4e-3, oracle="reference")
+for _parameters in (np.float16, np.float32):
+    case(
+        f"float16 beside {np.dtype(_parameters).name}, all differentiated",
+        "BatchNormalization",
+        t(2, 3, 4, dtype=np.float16),
+        *(t(3, low=0.5, high=2, dtype=_parameters) for _ in range(4)),
+        tolerance=8e-3,
+        oracle="reference",
+    )
+case(
+    "float16, three outputs",
+    "LayerNormalization",
+    t(2, 6, dtype=np.float16),
+    t(6, dtype=np.float16),
+    outputs=3,
+    oracle="reference",
+    tolerance=8e-3,
+)
+
+# --- integers ------------------------------------------------------------------------------------------------------
+
+for _name, _nodes, _more, _attrs in (
+    ("sum of squares", "ReduceSumSquare(i) -> k", (), {}),
+    ("absolute values", "ReduceL1(i) -> k", (), {}),
+    ("product", "ReduceProd(i) -> k", (), {"axes": [1]}),
+    ("sum", "ReduceSum(i, b) -> k", (ints(0),), {}),
+    ("matrix product", "MatMul(i, b) -> k", (fixed([[1, 2], [0, -3], [4, 1]], np.int32),), {}),
+    ("running sum", "CumSum(i, b) -> k", (fixed(1, np.int64),), {}),
+    ("slopes", "PRelu(i, b) -> k", (fixed([2], np.int32),), {}),
+    ("square", "Pow(i, b) -> k", (fixed(2.0),), {}),
+):
+    chain(
+        f"int32/{_name}",
+        f"Cast(a) -> j\nSub(j, c) -> i\n{_nodes}\nCast(k) -> y",
+        In(value=np.asarray([[1, 5, 2], [7, 3, 4]], np.uint8)),
+        _more[0] if _more else None,
+        fixed(6, np.int32),
+        attrs={0: {"to": 6}, 2: _attrs, 3: {"to": 1}},
+        oracle="reference",
+    )

@@ -65,7 +65,6 @@ class Case:
     step: float = 2e-4  # of the difference
     differentiated: tuple[str, ...] = ()  # outputs; default: all float ones
     free: str = "abcdefgh"  # inputs whose sizes become unknown
-    domain: str = ""
 
     @cached_property
     def values(self) -> list[np.ndarray | None]:
@@ -93,7 +92,7 @@ class Case:
             while names and not names[-1]:
                 names.pop()
             results = [f"y{k or ''}" for k in range(self.outputs)]
-            nodes = [helper.make_node(self.op, names, results, domain=self.domain, **self.attrs)]
+            nodes = [helper.make_node(self.op, names, results, **self.attrs)]
         produced = {o for n in nodes for o in n.output}
         results = sorted(o for o in produced if o.startswith("y"))
         inputs, stored = [], []
@@ -108,7 +107,8 @@ class Case:
                 shape = [f"{name}{k}" if free else d for k, d in enumerate(value.shape)]
                 inputs.append(helper.make_tensor_value_info(name, kind, shape))
         graph = helper.make_graph(nodes, "case", inputs, [onnx.ValueInfoProto(name=r) for r in results], stored)
-        opsets = [helper.make_opsetid(d, self.opset if not d else 1) for d in sorted({"", self.domain})]
+        opsets = [helper.make_opsetid("", self.opset)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted({n.domain for n in nodes} - {""})]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         inferred = onnx.shape_inference.infer_shapes(model)
         for output in inferred.graph.output:

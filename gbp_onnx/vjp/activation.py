@@ -84,10 +84,10 @@ def leaky_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("PRelu", since=7)
 def prelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """x: ct where x > 0, else slope * ct;  slope: sum of ct * x where x <= 0"""
-    x, slope = node.inputs[:2]
+    x, slope = (as_real(op, t, ct) for t in node.inputs[:2])
     positive = op.Greater(x, 0.0)
     to_slope = op.Where(positive, 0.0, op.Mul(ct, x))
-    return op.Where(positive, ct, op.Mul(ct, slope)), unbroadcast(op, to_slope, slope, node.outputs[0])
+    return op.Where(positive, ct, op.Mul(ct, slope)), unbroadcast(op, to_slope, node.inputs[1], node.outputs[0])
 
 
 @vjp("Elu")

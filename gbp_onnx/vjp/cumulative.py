@@ -6,7 +6,7 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import masked, need, rank_of, reshape_like
+from gbp_onnx.vjp.common import as_real, masked, need, rank_of, reshape_like
 from gbp_onnx.vjp.registry import Cotangents, vjp
 
 
@@ -30,7 +30,10 @@ def cum_prod(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     before = op.ReduceProd(op.Slice(shape, [0], place, [0]), axes=[0], keepdims=1)
     after = op.ReduceProd(op.Slice(shape, op.Add(place, 1), rank, [0]), axes=[0], keepdims=1)
     flat = op.Concat(before, size, after, axis=0)
-    rows, cts = op.Reshape(x, flat, allowzero=1), op.Reshape(ct, flat, allowzero=1)  # [before, size, after]
+    rows, cts = (
+        op.Reshape(as_real(op, x, ct), flat, allowzero=1),
+        op.Reshape(ct, flat, allowzero=1),
+    )  # [before, size, after]
     count = op.Range(0, op.Squeeze(size, axes=[0]), 1)
     k, i = op.Reshape(count, [-1, 1, 1]), op.Reshape(count, [-1, 1])
     later = op.Greater(k, i) if reverse else op.Less(k, i)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import masked, rank_of
+from gbp_onnx.vjp.common import as_real, masked, rank_of
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
@@ -28,7 +28,7 @@ def _operand(op: Emitter, node: Node, ct: Tensor, terms: Sequence[str], result: 
         g = ct
     else:
         equation = f"{','.join([result, *(s for _, s in others)])}->{present}"
-        g = op.Einsum(ct, *(t for t, _ in others), equation=equation)
+        g = op.Einsum(ct, *(as_real(op, t, ct) for t, _ in others), equation=equation)
     missing = [i for i, c in enumerate(unique) if c not in seen]
     if missing:
         g = op.Unsqueeze(g, axes=missing)

@@ -91,15 +91,16 @@ def layer_normalization(op: Emitter, node: Node, cts: tuple[Tensor | None, ...])
     )
 
 
-@vjp("RMSNormalization", since=23)
-@vjp("SimplifiedLayerNormalization")  # ONNX Runtime's name for it, in the standard domain
-def rms_normalization(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+@vjp("RMSNormalization", since=23, outputs="all")
+@vjp("SimplifiedLayerNormalization", outputs="all")  # ONNX Runtime's name for it, in the standard domain
+def rms_normalization(op: Emitter, node: Node, cts: tuple[Tensor | None, ...]) -> Cotangents:
     """x: (g - n * mean(g * n)) / r over the axes from `axis`, r = sqrt(mean(x^2) + epsilon), n = x / r, g = ct * scale;
     scale: sum of ct * n
     """
     x, scale = node.inputs[:2]
-    if any(t is not None for t in node.outputs[1:]):
-        raise Refusal("its further outputs are used")
+    ct = cts[0]
+    if ct is None or any(t is not None for t in cts[1:]):
+        raise Refusal("its inverse deviation is differentiated")
     rank = rank_of(op, x)
     axes = list(range(node.attrs.get("axis", -1) % rank, rank))
     to_x, normal = scaled_by_root_mean_square(op, x, op.Mul(ct, scale), axes, node.attrs.get("epsilon", 1e-5))

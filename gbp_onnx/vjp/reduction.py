@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import masked, rank_of, reshape_like, scatter_add
-from gbp_onnx.vjp.registry import Cotangents, vjp
+from gbp_onnx.graph.reader import INTEGER_TYPES, Node, Tensor
+from gbp_onnx.vjp.common import as_real, masked, rank_of, reshape_like, scatter_add
+from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
 @vjp("ReduceSum")
@@ -22,6 +22,7 @@ def reduce_sum(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("ReduceMean")
 def reduce_mean(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct / count, spread over the reduced axes"""
+    _check_exact(op, node)
     x = node.inputs[0]
     axes = _axes(op, node)
     if axes is None:
@@ -75,7 +76,7 @@ def _first_extremum(op: Emitter, node: Node, ct: Tensor) -> Tensor:
 @vjp("ReduceProd")
 def reduce_prod(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * the product of the others: y / x, and where x has zeros, that of the rest at the one zero of its set"""
-    x = node.inputs[0]
+    x = as_real(op, node.inputs[0], ct)
     zero = op.Equal(x, 0.0)
     safe = op.Where(zero, 1.0, x)
     count = _again(op, node, op.ReduceSum, op.Cast(zero, to=op.elem_type(ct)))
@@ -87,12 +88,13 @@ def reduce_prod(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("ReduceL1")
 def reduce_l1(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * sign(x)"""
-    return (op.Mul(_spread(op, node, ct), op.Sign(node.inputs[0])),)
+    return (op.Mul(_spread(op, node, ct), as_real(op, op.Sign(node.inputs[0]), ct)),)
 
 
 @vjp("ReduceL2")
 def reduce_l2(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * x / y, 0 where y = 0"""
+    _check_exact(op, node)
     y = node.outputs[0]
     positive = op.Greater(y, 0.0)
     ratio = op.Where(positive, op.Div(ct, op.Where(positive, y, 1.0)), 0.0)
@@ -102,20 +104,27 @@ def reduce_l2(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("ReduceSumSquare")
 def reduce_sum_square(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """2 * ct * x"""
-    return (op.Mul(_spread(op, node, op.Mul(ct, 2.0)), node.inputs[0]),)
+    return (op.Mul(_spread(op, node, op.Mul(ct, 2.0)), as_real(op, node.inputs[0], ct)),)
 
 
 @vjp("ReduceLogSum")
 def reduce_log_sum(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct / exp(y)"""
+    _check_exact(op, node)
     return (_spread(op, node, op.Div(ct, op.Exp(node.outputs[0]))),)
 
 
 @vjp("ReduceLogSumExp")
 def reduce_log_sum_exp(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * exp(x - y)"""
+    _check_exact(op, node)
     x = node.inputs[0]
     return (op.Mul(_spread(op, node, ct), op.Exp(op.Sub(x, _spread(op, node, node.outputs[0])))),)
+
+
+def _check_exact(op: Emitter, node: Node) -> None:
+    if op.elem_type(node.inputs[0]) in INTEGER_TYPES:
+        raise Refusal("it works on integers, and rounds")
 
 
 def _axes(op: Emitter, node: Node) -> list[int] | None:
