@@ -342,6 +342,32 @@ case("without beta and bias", "SkipLayerNormalization", t(2, 3, 4), t(2, 3, 4), 
 case("without beta", "SkipLayerNormalization", t(2, 3, 4), t(2, 3, 4), t(4), None, t(4), epsilon=1e-3, **_MS)
 case("without bias", "SkipSimplifiedLayerNormalization", t(2, 3, 4), t(2, 3, 4), t(4), epsilon=1e-3, **_MS)
 
+chain(
+    "com.microsoft/an optimised block, whose ranks onnx does not infer",
+    """MatMul(a, b) -> m
+    BiasGelu(m, c) -> g
+    MatMul(g, d) -> n
+    SkipLayerNormalization(n, a, e, e, f) -> s
+    FusedMatMul(s, s) -> q
+    ReduceMax(q) -> r
+    FusedMatMul(r, s) -> y""",
+    t(2, 3, 4),
+    t(4, 6),
+    t(6),
+    t(6, 4),
+    t(4, low=0.5, high=2),
+    t(4),
+    attrs={
+        **dict.fromkeys((1,), _MS),
+        3: {**_MS, "epsilon": 1e-3},
+        4: {**_MS, "transB": 1, "alpha": 0.5},
+        5: {"axes": [-1], "keepdims": 1},
+        6: {**_MS, "transA": 1},
+    },
+    oracle="reference",
+    tolerance=3e-6,
+)
+
 # --- half and double precision ------------------------------------------------------------------------------------
 
 for _type, _tolerance in ((np.float16, 6e-3), (np.float64, 1e-8)):

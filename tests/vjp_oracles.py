@@ -177,10 +177,26 @@ class SkipSimplifiedLayerNormalization(OpRun):
         return (normal * gamma, total)[: len(self.onnx_node.output) // 2 or 1]
 
 
+class FusedMatMul(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        alpha: Any = None,
+        transA: Any = None,
+        transB: Any = None,  # noqa: N803
+    ) -> tuple[np.ndarray]:
+        left = np.swapaxes(a, -1, -2) if transA else a
+        right = np.swapaxes(b, -1, -2) if transB else b
+        return (left @ right * (1 if alpha is None else alpha),)
+
+
 MicrosoftGelu.__name__ = "Gelu"
 
 OWN = [
     *(Erf, Gelu, GroupNormalization, LRN, GlobalMaxPool, MeanVarianceNormalization, RMSNormalization, Det, CumProd),
     *(MicrosoftGelu, BiasGelu, FastGelu, QuickGelu, Inverse, SkipLayerNormalization),
-    *(SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization),
+    *(FusedMatMul, SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization),
 ]
