@@ -225,6 +225,20 @@ def test_an_operator_that_stops_the_gradient_gives_zeros(op: str) -> None:
     np.testing.assert_array_equal(got, np.zeros((2, 3)))
 
 
+def test_an_inverse_deviation_that_nothing_differentiates_changes_nothing() -> None:
+    given, attrs = (t(2, 4), t(4)), {"axis": -1, "epsilon": 1e-5}
+    one, two = (Case("n", "SimplifiedLayerNormalization", given, attrs, outputs=k) for k in (1, 2))
+    feeds = {**one.feeds, "y_seed": np.asarray(np.arange(8).reshape(2, 4), np.float32)}
+    got, want = (
+        session(gbp_onnx.differentiate(case.model(), outputs=["y"])).run(["a_grad", "b_grad"], feeds)
+        for case in (two, one)
+    )
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(OperatorError, match="inverse deviation"):
+        gbp_onnx.differentiate(two.model(), outputs=["y1"])
+
+
 def test_all_obstacles_are_reported_at_once() -> None:
     nodes = (("Bernoulli", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "iJ,jK"}), ("Bernoulli", "v", "y", {}))
     with pytest.raises(OperatorError) as error:

@@ -180,16 +180,9 @@ class SkipSimplifiedLayerNormalization(OpRun):
 class FusedMatMul(OpRun):
     op_domain = MICROSOFT
 
-    def _run(
-        self,
-        a: np.ndarray,
-        b: np.ndarray,
-        alpha: Any = None,
-        transA: Any = None,
-        transB: Any = None,  # noqa: N803
-    ) -> tuple[np.ndarray]:
-        left = np.swapaxes(a, -1, -2) if transA else a
-        right = np.swapaxes(b, -1, -2) if transB else b
+    def _run(self, a: np.ndarray, b: np.ndarray, alpha: Any = None, **turned: Any) -> tuple[np.ndarray]:
+        left = np.swapaxes(a, -1, -2) if turned.get("transA") else a
+        right = np.swapaxes(b, -1, -2) if turned.get("transB") else b
         return (left @ right * (1 if alpha is None else alpha),)
 
 
