@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gbp_onnx.rules import ACTIVATIONS, LEAKY, SMOOTH
-from gbp_onnx.vjp import GBP_DOMAIN, Derivative, entries
+from gbp_onnx.vjp import GBP_DOMAIN, Derivative, Refused, Stop, entries
 
 TARGET = Path(__file__).with_name("operators.md")
 
@@ -18,10 +18,9 @@ HEAD = """\
 <!-- Written by docs/make_operators.py from the derivative table; change the table, then run `make docs`. -->
 
 An operator is in one of three states. **Differentiable**: the table below has its vector-Jacobian product. **Stops
-the gradient** on purpose: the second table says why. Everything else is unknown, and a model that needs the
-derivative of an unknown operator is refused (GBP201), with every such node named; a known operator in a form that its
-derivative does not cover is refused as well (GBP202), with the reason. An operator that the gradient does not pass
-through may be anything.
+the gradient** on purpose: the second table says why. Everything else is **refused**, with every such node named: an
+operator of the third table, or one in a form that its derivative does not cover (GBP202, with the reason), and an
+unknown operator (GBP201). An operator that the gradient does not pass through may be anything.
 
 "since" is the first opset whose definition the entry covers. Models of opset 7 to 15 are lifted to 16 first, where
 that is exact, so that attributes of old opsets that became inputs later need no entry of their own. `gbp-onnx ops`
@@ -41,9 +40,9 @@ def tables() -> str:
         f"| {_name(e.op, e.domain)} | {e.since} | {_cell(e.formula)} |" for e in known if isinstance(e, Derivative)
     ]
     parts += ["\n## Stops the gradient\n", "| operator | since | why |\n|---|---|---|"]
-    parts += [
-        f"| {_name(e.op, e.domain)} | {e.since} | {_cell(e.why)} |" for e in known if not isinstance(e, Derivative)
-    ]
+    parts += [f"| {_name(e.op, e.domain)} | {e.since} | {_cell(e.why)} |" for e in known if isinstance(e, Stop)]
+    parts += ["\n## Refused\n", "| operator | since | why |\n|---|---|---|"]
+    parts += [f"| {_name(e.op, e.domain)} | {e.since} | {_cell(e.why)} |" for e in known if isinstance(e, Refused)]
     parts += [
         "\n## Activations that no rule gates\n",
         "They keep their true derivative under every rule, and `gbp-onnx inspect` lists them. `--rectify leaky` "
@@ -59,7 +58,9 @@ def _name(op: str, domain: str) -> str:
 
 
 def _names(keys: object) -> str:
-    named = sorted(f"x * Sigmoid(x) ({op})" if domain == GBP_DOMAIN else op for domain, op in keys)  # type: ignore[attr-defined]
+    named = sorted(
+        f"x * Sigmoid(x) ({op})" if domain == GBP_DOMAIN else f"{domain}::{op}".lstrip(":") for domain, op in keys
+    )  # type: ignore[attr-defined]
     return ", ".join(f"`{name}`" for name in named)
 
 

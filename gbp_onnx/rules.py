@@ -42,7 +42,11 @@ Overrides = Mapping[tuple[str, str], Rule]
 
 RECTIFIER = (GBP_DOMAIN, "Rectifier")
 LEAKY = (("", "LeakyRelu"), ("", "PRelu"), ("", "Elu"), ("", "Selu"), ("", "Celu"))
-SMOOTH = (("", "Gelu"), (GBP_DOMAIN, "Silu"), ("", "Swish"), ("", "HardSwish"), ("", "Mish"), ("", "Softplus"))
+SMOOTH = (
+    *(("", op) for op in ("Gelu", "Swish", "HardSwish", "Mish", "Softplus")),
+    (GBP_DOMAIN, "Silu"),
+    *(("com.microsoft", op) for op in ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")),
+)
 ACTIVATIONS = frozenset(
     (*LEAKY, *SMOOTH, *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")))
 )

@@ -9,7 +9,7 @@ from gbp_onnx.errors import OperatorError, Reason
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.rules import Overrides
-from gbp_onnx.vjp import Refusal, Stop, UnknownShape, derivative_of
+from gbp_onnx.vjp import Refusal, Refused, Stop, UnknownShape, derivative_of
 
 __all__ = ["backpropagate", "live_tensors"]
 
@@ -65,6 +65,8 @@ def _contributions(
     entry = derivative_of(node)
     if entry is None:
         raise Refusal("no derivative is known for this operator")
+    if isinstance(entry, Refused):
+        raise Refusal(entry.why)
     if isinstance(entry, Stop):
         return [None] * len(node.inputs)
     if not entry.all_outputs and cts[0] is None:

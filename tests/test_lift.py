@@ -268,7 +268,7 @@ def test_lifted_exactly(op: str, opset: int, inputs: tuple[Any, ...], more: dict
         assert model.SerializeToString() == before
 
 
-_NO_DERIVATIVE = {"Hardmax", "ScatterElements", "Scatter", "RoiAlign"}
+_NO_DERIVATIVE = {"ScatterElements", "Scatter", "RoiAlign"}
 
 
 REFUSED: list[tuple[str, int, tuple[Any, ...], dict[str, Any], str]] = [

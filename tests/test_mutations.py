@@ -14,12 +14,25 @@ import pytest
 import tests.test_lift as lift_tests
 import tests.test_rules as rule_tests
 import tests.test_vjp as vjp_tests
+import tests.vjp_cases_scalar  # noqa: F401 - adds its cases to the table
 from gbp_onnx import rules, sweep, target
 from gbp_onnx.canonical import lift, rectifiers, view
 from gbp_onnx.graph import folding
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.shapes import Axis
-from gbp_onnx.vjp import GBP_DOMAIN, activation, conv, elementwise, indexing, layout, pool, registry, resize, windows
+from gbp_onnx.vjp import (
+    GBP_DOMAIN,
+    activation,
+    conv,
+    elementwise,
+    indexing,
+    layout,
+    normalization,
+    pool,
+    registry,
+    resize,
+    windows,
+)
 from gbp_onnx.vjp.common import zeros
 from tests.vjp_cases import CASES
 from tests.vjp_check import check
@@ -281,7 +294,43 @@ def the_batch_normalization_factor_is_dropped(patch: Patch) -> None:
 
 @fails(case("InstanceNormalization/2-D space"))
 def the_statistics_are_taken_for_constants(patch: Patch) -> None:
-    patch.setattr("gbp_onnx.vjp.normalization._centred", lambda op, x, g, axes, epsilon: (g, x))
+    patch.setattr("gbp_onnx.vjp.normalization.normalized_cotangent", lambda op, x, g, axes, epsilon: (g, x))
+
+
+@fails(case("ReduceProd/zeros"))
+def zeros_of_a_product_are_divided_by(patch: Patch) -> None:
+    derivative(patch, "ReduceProd", lambda op, node, ct: (op.Div(op.Mul(ct, node.outputs[0]), node.inputs[0]),))
+
+
+@fails(case("ReduceMean/axes [1] fed, keepdims 0"))
+def every_axis_is_taken_for_reduced(patch: Patch) -> None:
+    whole = lambda op, node: op.ConstantOfShape(op.Shape(op.shape(node.inputs[0])), value=np.ones(1, np.bool_))  # noqa: E731
+    patch.setattr("gbp_onnx.vjp.reduction._is_reduced", whole)
+
+
+@fails(case("Einsum/iij,jk->ik, ((3, 3, 2), (2, 4))"))
+def a_repeated_index_is_taken_for_two(patch: Patch) -> None:
+    patch.setattr("gbp_onnx.vjp.einsum.masked", lambda op, mask, ct: op.Expand(ct, op.Shape(mask)))
+
+
+@fails(case("CumSum/axis 0, exclusive"))
+def a_running_sum_forgets_that_it_is_exclusive(patch: Patch) -> None:
+    emitted(patch, "CumSum", lambda inputs, attrs: (inputs, {**attrs, "exclusive": 0}))
+
+
+@fails(case("NegativeLogLikelihoodLoss/mean, ignored 255"))
+def ignored_targets_are_counted(patch: Patch) -> None:
+    patch.setattr("gbp_onnx.vjp.loss.masked", lambda op, mask, ct: op.Mul(op.Cast(mask, to=1), op.Add(ct, 1.0)))
+
+
+@fails(case("FusedMatMul/(3, 2) (3, 4) {'transA': 1, 'alpha': 0.3}"))
+def the_factor_of_a_fused_product_is_dropped(patch: Patch) -> None:
+    patch.setattr("gbp_onnx.vjp.microsoft.scaled", lambda op, ct, factor: ct)
+
+
+@fails(case("SkipLayerNormalization/same shape"))
+def the_mean_of_a_skip_is_taken_for_constant(patch: Patch) -> None:
+    patch.setattr("gbp_onnx.vjp.microsoft.normalized_cotangent", normalization.scaled_by_root_mean_square)
 
 
 @fails(case("Softmax/axis 1"))

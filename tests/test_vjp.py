@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import gbp_onnx
 import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
+import tests.vjp_cases_scalar  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError
@@ -157,7 +158,6 @@ REFUSED: list[Any] = [
         3,
         "training mode",
     ),
-    ("BatchNormalization", [t(2, 3, 2), t(3), t(3), t(3), t(3)], {}, 17, 1, "depends on the input"),
     ("Dropout", [t(2, 3), fixed(0.5), fixed(True, np.bool_)], {}, 17, 1, "training mode"),
     ("Dropout", [t(2, 3), fixed(0.5), fed(False, np.bool_)], {}, 17, 1, "training mode"),
     ("Pad", [t(2, 3), ints(1, 1, 1, 1), t()], {}, 17, 1, "depends on the input"),
@@ -177,8 +177,11 @@ REFUSED: list[Any] = [
         1,
         "gaps of more than one position",
     ),
-    ("Hardmax", [t(2, 3)], {}, 17, 1, "no derivative is known"),
-    ("Einsum", [t(2, 3), t(3, 2)], {"equation": "ij,jk->ik"}, 17, 1, "no derivative is known"),
+    ("RandomNormalLike", [t(2, 3)], {}, 17, 1, "random"),
+    ("RandomUniformLike", [t(2, 3)], {}, 17, 1, "random"),
+    ("Bernoulli", [t(2, 3, low=0, high=1)], {}, 17, 1, "random"),
+    ("Einsum", [t(2, 3), t(3, 2)], {"equation": "iJ,JK"}, 17, 1, "upper and lower case"),
+    ("Unique", [t(3)], {}, 17, 1, "no derivative is known"),
 ]
 
 
@@ -193,11 +196,50 @@ def test_refused(op: str, inputs: list[In | None], attrs: dict[str, Any], opset:
     assert [r.op for r in error.value.reasons] == [op]
 
 
+@pytest.mark.parametrize(
+    ("op", "attrs"), [("ReduceMean", {}), ("ReduceL2", {}), ("ReduceLogSumExp", {}), ("Pow", {})], ids=lambda v: str(v)
+)
+def test_integers_that_are_rounded_are_refused(op: str, attrs: dict[str, Any]) -> None:
+    reads = "a b" if op == "Pow" else "a"
+    nodes = ((op, reads, "u", attrs), ("Cast", "u", "y", {"to": 1}))
+    model = Case("whole", op, (In(value=np.asarray([4, 9], np.int32)), fixed(0.5)), nodes=nodes).model()
+    with pytest.raises(OperatorError, match="round"):
+        gbp_onnx.differentiate(model, wrt=["a"])
+
+
+@pytest.mark.parametrize("op", ["Hardmax", "BitCast"])
+def test_an_operator_that_stops_the_gradient_gives_zeros(op: str) -> None:
+    nodes = (
+        (("Hardmax", "a", "u", {}),)
+        if op == "Hardmax"
+        else (("BitCast", "a", "b", {"to": 6}), ("Cast", "b", "u", {"to": 1}))
+    )
+    case = Case("stop", op, (t(2, 3),), nodes=(*nodes, ("Mul", "u u", "y", {})), opset=26)
+    built = gbp_onnx.differentiate(case.model())
+    y, got = session(built).run(["y", "a_grad"], {**case.feeds, "y_seed": np.ones((2, 3), np.float32)})
+    assert np.any(y)
+    np.testing.assert_array_equal(got, np.zeros((2, 3)))
+
+
+def test_an_inverse_deviation_that_nothing_differentiates_changes_nothing() -> None:
+    given, attrs = (t(2, 4), t(4)), {"axis": -1, "epsilon": 1e-5}
+    one, two = (Case("n", "SimplifiedLayerNormalization", given, attrs, outputs=k) for k in (1, 2))
+    feeds = {**one.feeds, "y_seed": np.asarray(np.arange(8).reshape(2, 4), np.float32)}
+    got, want = (
+        session(gbp_onnx.differentiate(case.model(), outputs=["y"])).run(["a_grad", "b_grad"], feeds)
+        for case in (two, one)
+    )
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(OperatorError, match="inverse deviation"):
+        gbp_onnx.differentiate(two.model(), outputs=["y1"])
+
+
 def test_all_obstacles_are_reported_at_once() -> None:
-    nodes = (("Hardmax", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "ij,ij->ij"}), ("Hardmax", "v", "y", {}))
+    nodes = (("Bernoulli", "a", "u", {}), ("Einsum", "u u", "v", {"equation": "iJ,jK"}), ("Bernoulli", "v", "y", {}))
     with pytest.raises(OperatorError) as error:
-        gbp_onnx.differentiate(Case("all", "Hardmax", (t(2, 3),), nodes=nodes).model())
-    assert [r.op for r in error.value.reasons] == ["Hardmax", "Einsum", "Hardmax"]
+        gbp_onnx.differentiate(Case("all", "Bernoulli", (t(2, 3),), nodes=nodes).model())
+    assert [r.op for r in error.value.reasons] == ["Bernoulli", "Einsum", "Bernoulli"]
 
 
 # --- random forms -------------------------------------------------------------------------------------------------

@@ -132,4 +132,124 @@ class GroupNormalization(OpRun):
         return ((normal * scale[:, None] + bias[:, None]).reshape(x.shape),)
 
 
-OWN = [Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MaxRoiPool, MeanVarianceNormalization]
+class RMSNormalization(OpRun):
+    """onnx.reference computes in float32."""
+
+    def _run(
+        self, x: np.ndarray, scale: np.ndarray, axis: Any = None, epsilon: Any = None, stash_type: Any = None
+    ) -> tuple[np.ndarray]:
+        axis = -1 if axis is None else axis
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return (x / np.sqrt((x**2).mean(axes, keepdims=True) + (1e-5 if epsilon is None else epsilon)) * scale,)
+
+
+class SimplifiedLayerNormalization(RMSNormalization):
+    """ONNX Runtime's, in the standard domain."""
+
+
+class CumProd(OpRun):
+    def _run(self, x: np.ndarray, axis: Any, exclusive: Any = None, reverse: Any = None) -> tuple[np.ndarray]:
+        axis = int(np.asarray(axis).reshape(-1)[0])
+        turned = np.flip(x, axis) if reverse else x
+        made = np.cumprod(turned, axis)
+        if exclusive:
+            made = np.concatenate([np.ones_like(np.take(x, [0], axis)), made], axis)
+            made = np.delete(made, -1, axis)
+        return (np.flip(made, axis) if reverse else made,)
+
+
+class Det(OpRun):
+    """onnx.reference gives a number, not a tensor, for one matrix."""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.asarray(np.linalg.det(x)),)
+
+
+MICROSOFT = "com.microsoft"
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
+
+
+class MicrosoftGelu(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, x: np.ndarray, approximate: Any = None) -> tuple[np.ndarray]:
+        return (_gelu(x),)  # the attribute is the standard operator's, whose schema onnx.reference takes
+
+
+class BiasGelu(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, x: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray]:
+        return (_gelu(x + bias),)
+
+
+class FastGelu(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, x: np.ndarray, bias: Any = None) -> tuple[np.ndarray]:
+        x = x if bias is None else x + bias
+        return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+
+
+class QuickGelu(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, x: np.ndarray, alpha: Any = None) -> tuple[np.ndarray]:
+        return (x / (1 + np.exp(-(1.702 if alpha is None else alpha) * x)),)
+
+
+class Inverse(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.linalg.inv(x),)
+
+
+class SkipLayerNormalization(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(
+        self,
+        x: np.ndarray,
+        skip: np.ndarray,
+        gamma: np.ndarray,
+        beta: Any = None,
+        bias: Any = None,
+        epsilon: Any = None,
+    ) -> tuple[Any, ...]:
+        total = x + skip + (0 if bias is None else bias)
+        normal = (total - total.mean(-1, keepdims=True)) / np.sqrt(total.var(-1, keepdims=True) + epsilon)
+        return (normal * gamma + (0 if beta is None else beta), total)[: len(self.onnx_node.output) // 2 or 1]
+
+
+class SkipSimplifiedLayerNormalization(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(
+        self, x: np.ndarray, skip: np.ndarray, gamma: np.ndarray, bias: Any = None, epsilon: Any = None
+    ) -> tuple[Any, ...]:
+        total = x + skip + (0 if bias is None else bias)
+        normal = total / np.sqrt((total**2).mean(-1, keepdims=True) + epsilon)
+        return (normal * gamma, total)[: len(self.onnx_node.output) // 2 or 1]
+
+
+class FusedMatMul(OpRun):
+    op_domain = MICROSOFT
+
+    def _run(self, a: np.ndarray, b: np.ndarray, alpha: Any = None, **turned: Any) -> tuple[np.ndarray]:
+        left = np.swapaxes(a, -1, -2) if turned.get("transA") else a
+        right = np.swapaxes(b, -1, -2) if turned.get("transB") else b
+        return (left @ right * (1 if alpha is None else alpha),)
+
+
+MicrosoftGelu.__name__ = "Gelu"
+
+OWN = [
+    *(Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MaxRoiPool, MeanVarianceNormalization),
+    *(RMSNormalization, Det, CumProd),
+    *(MicrosoftGelu, BiasGelu, FastGelu, QuickGelu, Inverse, SkipLayerNormalization),
+    *(FusedMatMul, SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization),
+]

@@ -12,22 +12,26 @@ from gbp_onnx.cli.options import json_option, plain_console
 @click.command()
 @json_option
 def ops(as_json: bool) -> None:
-    """List the operators that the derivative table knows: since which opset, differentiable or stopping the gradient,
-    and the formula or the reason.
+    """List the operators that the derivative table knows: since which opset, differentiable, stopping the gradient or
+    refused, and the formula or the reason.
 
     \b
     Examples:
       gbp-onnx ops
       gbp-onnx ops --json
     """
-    from gbp_onnx.vjp import GBP_DOMAIN, Derivative, entries
+    from gbp_onnx.vjp import GBP_DOMAIN, Derivative, Stop, entries
 
     rows = [
         {
             "op": entry.op,
             "domain": entry.domain,
             "since": entry.since,
-            "state": "differentiable" if isinstance(entry, Derivative) else "stops the gradient",
+            "state": "differentiable"
+            if isinstance(entry, Derivative)
+            else "stops the gradient"
+            if isinstance(entry, Stop)
+            else "refused",
             "form": entry.formula if isinstance(entry, Derivative) else entry.why,
         }
         for entry in entries()

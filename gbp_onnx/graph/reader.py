@@ -14,6 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.stand_ins import infer_shapes
 
 __all__ = [
     "FLOAT_TYPES",
@@ -366,7 +367,7 @@ _SHAPE_KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     for data_prop in (True, False):
         try:
-            return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
+            return infer_shapes(model, data_prop)
         except Exception:  # inference is a help, not a need: what it does not know is read at run time
             continue
     return model

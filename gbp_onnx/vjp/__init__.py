@@ -2,9 +2,14 @@
 
     activation      Relu, Clip, LeakyRelu, Sigmoid, HardSwish, Softmax...
     elementwise     Add, Mul, Exp, Where, Max...
+    trigonometry    Tan, Asin, Sinh, Atanh...
     conv            Conv, ConvTranspose
     pool            MaxPool, AveragePool, LRN...
     linear          MatMul, Gemm
+    einsum          Einsum
+    cumulative      CumSum, CumProd, Trilu, Det
+    loss            NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss
+    microsoft       what ONNX Runtime's optimiser writes: FusedMatMul, BiasGelu, SkipLayerNormalization...
     normalization   BatchNormalization, InstanceNormalization...
     reduction       ReduceSum, ReduceMean, ReduceMax...
     layout          Reshape, Transpose, Concat, Slice, Pad...
@@ -15,7 +20,7 @@
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
-    stops           what stops the gradient on purpose, and why
+    stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
 """
@@ -23,11 +28,15 @@
 from gbp_onnx.vjp import (
     activation,
     conv,
+    cumulative,
+    einsum,
     elementwise,
     indexing,
     layout,
     linear,
     microsoft_spatial,
+    loss,
+    microsoft,
     normalization,
     patches,
     pool,
@@ -37,24 +46,30 @@ from gbp_onnx.vjp import (
     sampling,
     scatter,
     stops,
+    trigonometry,
 )
-from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries
+from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Refused, Stop, UnknownShape, derivative_of, entries
 
 __all__ = [
     "GBP_DOMAIN",
     "Derivative",
     "Refusal",
+    "Refused",
     "Stop",
     "UnknownShape",
     "activation",
     "conv",
+    "cumulative",
     "derivative_of",
+    "einsum",
     "elementwise",
     "entries",
     "indexing",
     "layout",
     "linear",
     "microsoft_spatial",
+    "loss",
+    "microsoft",
     "normalization",
     "patches",
     "pool",
@@ -64,4 +79,5 @@ __all__ = [
     "sampling",
     "scatter",
     "stops",
+    "trigonometry",
 ]

@@ -8,10 +8,10 @@ import numpy as np
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import masked, unbroadcast
+from gbp_onnx.vjp.common import as_real, masked, unbroadcast
 from gbp_onnx.vjp.registry import GBP_DOMAIN, Cotangents, Refusal, vjp
 
-__all__ = ["gate"]
+__all__ = ["gate", "gelu_slope"]
 
 # --- rectifiers ---------------------------------------------------------------------------------------------------
 
@@ -47,14 +47,29 @@ def thresholded_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 @vjp("Clip", since=11)
 def clip(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct * [min <= x <= max], both ends included (as torch.clamp)"""
+    """ct * [min <= x <= max], both ends included (as torch.clamp);  min: sum where x < min <= max;  max: sum beyond"""
     x, low, high = node.inputs[0], node.input(1), node.input(2)
-    for bound in (low, high):
-        if bound is None:
-            continue
-        inside = op.GreaterOrEqual(x, bound) if bound is low else op.LessOrEqual(x, bound)
-        ct = masked(op, inside, ct)
-    return (ct,)
+    inside = ct
+    if low is not None:
+        inside = masked(op, op.GreaterOrEqual(x, low), inside)
+    if high is not None:
+        inside = masked(op, op.LessOrEqual(x, high), inside)
+
+    def to_low() -> Tensor:
+        below = masked(op, op.Less(x, low), ct)
+        return unbroadcast(op, below if high is None else masked(op, op.LessOrEqual(low, high), below), low, x)
+
+    def to_high() -> Tensor:  # the standard applies max last
+        return unbroadcast(op, masked(op, op.Greater(x if low is None else op.Max(x, low), high), ct), high, x)
+
+    return inside, None if low is None else to_low, None if high is None else to_high
+
+
+@vjp("Shrink", since=9)
+def shrink(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """ct where x < -lambd or x > lambd"""
+    x, lambd = as_real(op, node.inputs[0], ct), node.attrs["lambd"]
+    return (masked(op, op.Or(op.Less(x, -lambd), op.Greater(x, lambd)), ct),)
 
 
 # --- leaky and smooth ---------------------------------------------------------------------------------------------
@@ -69,10 +84,10 @@ def leaky_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("PRelu", since=7)
 def prelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """x: ct where x > 0, else slope * ct;  slope: sum of ct * x where x <= 0"""
-    x, slope = node.inputs[:2]
+    x, slope = (as_real(op, t, ct) for t in node.inputs[:2])
     positive = op.Greater(x, 0.0)
     to_slope = op.Where(positive, 0.0, op.Mul(ct, x))
-    return op.Where(positive, ct, op.Mul(ct, slope)), unbroadcast(op, to_slope, slope, node.outputs[0])
+    return op.Where(positive, ct, op.Mul(ct, slope)), unbroadcast(op, to_slope, node.inputs[1], node.outputs[0])
 
 
 @vjp("Elu")
@@ -164,18 +179,24 @@ def silu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("Gelu", since=20)
 def gelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct * (Phi(x) + x * phi(x)), or the derivative of the tanh approximation"""
-    x = node.inputs[0]
+    return (op.Mul(ct, gelu_slope(op, node.inputs[0], node.attrs["approximate"] == "tanh")),)
+
+
+def gelu_slope(op: Emitter, x: Tensor, by_tanh: bool) -> Tensor:
+    """The derivative of Gelu, or of its tanh approximation, at x."""
     square = op.Mul(x, x)
-    if node.attrs["approximate"] == "tanh":
+    if by_tanh:
         c = math.sqrt(2 / math.pi)
         t = op.Tanh(op.Mul(op.Mul(x, c), op.Add(op.Mul(square, 0.044715), 1.0)))
         slope = op.Mul(op.Add(op.Mul(square, 3 * 0.044715), 1.0), c)
-        local = op.Add(op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, 0.5), op.Mul(op.Sub(1.0, op.Mul(t, t)), slope)))
+        made: Tensor = op.Add(
+            op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, 0.5), op.Mul(op.Sub(1.0, op.Mul(t, t)), slope))
+        )
     else:
         cdf = op.Mul(op.Add(op.Erf(op.Mul(x, math.sqrt(0.5))), 1.0), 0.5)
         pdf = op.Mul(op.Exp(op.Mul(square, -0.5)), 1 / math.sqrt(2 * math.pi))
-        local = op.Add(cdf, op.Mul(x, pdf))
-    return (op.Mul(ct, local),)
+        made = op.Add(cdf, op.Mul(x, pdf))
+    return made
 
 
 # --- heads --------------------------------------------------------------------------------------------------------

@@ -48,6 +48,10 @@ def pow_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """a: ct * b * a^(b-1);  b: ct * y * log(a), 0 where a <= 0"""
     a, b, y = (as_real(op, t, ct) for t in (*node.inputs, node.outputs[0]))
     exponent = op.value(node.inputs[1])
+    if op.elem_type(node.outputs[0]) in INTEGER_TYPES and (
+        exponent is None or np.any(exponent < 0) or np.any(exponent != np.floor(exponent))
+    ):
+        raise Refusal("it raises integers to a power that may round")
     if exponent is not None and exponent.size == 1 and (power := float(exponent.reshape(-1)[0])):
         base = a if power == 2 else op.Pow(a, power - 1) if power != 1 else None
         to_a = ct if base is None else op.Mul(ct, op.Mul(base, power))
@@ -55,6 +59,9 @@ def pow_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         to_a = masked(op, op.Not(op.Equal(b, 0.0)), op.Mul(ct, op.Mul(b, op.Pow(a, op.Sub(b, 1.0)))))
     positive = op.Greater(a, 0.0)
     to_b = masked(op, positive, op.Mul(op.Mul(ct, y), op.Log(op.Where(positive, a, 1.0))))
+    kind = op.elem_type(node.inputs[1])
+    if kind in FLOAT_TYPES and kind != op.elem_type(ct):
+        to_b = op.Cast(to_b, to=kind)
     return unbroadcast(op, to_a, node.inputs[0], node.outputs[0]), unbroadcast(
         op, to_b, node.inputs[1], node.outputs[0]
     )
@@ -93,11 +100,14 @@ def where(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 @vjp("Mod", since=10)
 def mod(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """a: ct;  b: -ct * trunc(a / b) (fmod)"""
+    """a: ct;  b: -ct * round((a - y) / b), the whole quotient (rounded towards zero with fmod, else down)"""
     (a, b), y = node.inputs, node.outputs[0]
-    ratio = op.Div(a, b)
-    whole = op.Mul(op.Sign(ratio), op.Floor(op.Abs(ratio)))
-    return unbroadcast(op, ct, a, y), unbroadcast(op, op.Neg(op.Mul(ct, whole)), b, y)
+
+    def to_b() -> Tensor:
+        whole = op.Round(op.Div(op.Sub(as_real(op, a, ct), as_real(op, y, ct)), as_real(op, b, ct)))
+        return unbroadcast(op, op.Neg(op.Mul(ct, whole)), b, y)
+
+    return unbroadcast(op, ct, a, y), to_b
 
 
 # --- unary functions ----------------------------------------------------------------------------------------------
@@ -168,7 +178,7 @@ def identity(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (ct,)
 
 
-@vjp("Cast", since=6)
+@vjp("Cast", "CastLike", since=6)
 def cast(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct in x's type; integers are taken as real numbers (ct stays float); none where the cast rounds"""
     source, target = op.elem_type(node.inputs[0]), op.elem_type(node.outputs[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import rank_of, scaled, unbroadcast
+from gbp_onnx.vjp.common import as_real, rank_of, scaled, unbroadcast
 from gbp_onnx.vjp.registry import Cotangents, vjp
 
 
@@ -14,16 +14,16 @@ def matmul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     a, b = node.inputs
     rank_a, rank_b = rank_of(op, a), rank_of(op, b)
     if rank_a == rank_b == 2:  # Gemm reads the forward's weight transposed, without a copy
-        return lambda: op.Gemm(ct, b, transB=1), lambda: op.Gemm(a, ct, transA=1)
+        return lambda: op.Gemm(ct, as_real(op, b, ct), transB=1), lambda: op.Gemm(as_real(op, a, ct), ct, transA=1)
     columns = op.Unsqueeze(ct, axes=[-1]) if rank_b == 1 else ct
     full = op.Unsqueeze(columns, axes=[-2]) if rank_a == 1 else columns
 
     def to_a() -> Tensor:
-        product = op.MatMul(full, _transposed(op, b, rank_b, vector_axis=1))
+        product = op.MatMul(full, _transposed(op, as_real(op, b, ct), rank_b, vector_axis=1))
         return _batch_summed(op, op.Squeeze(product, axes=[-2]) if rank_a == 1 else product, a, b)
 
     def to_b() -> Tensor:
-        product = op.MatMul(_transposed(op, a, rank_a, vector_axis=0), full)
+        product = op.MatMul(_transposed(op, as_real(op, a, ct), rank_a, vector_axis=0), full)
         return _batch_summed(op, op.Squeeze(product, axes=[-1]) if rank_b == 1 else product, b, a)
 
     return to_a, to_b
@@ -32,7 +32,7 @@ def matmul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("Gemm", since=7)
 def gemm(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """A: alpha * ct @ B'^T;  B: alpha * A'^T @ ct (turned back where transA, transB);  C: beta * ct, un-broadcast"""
-    a, b = node.inputs[:2]
+    a, b = (as_real(op, t, ct) for t in node.inputs[:2])
     alpha, beta, trans_a, trans_b = (node.attrs[k] for k in ("alpha", "beta", "transA", "transB"))
 
     def to_a() -> Tensor:

@@ -1,7 +1,7 @@
 """The derivative table: operator -> vector-Jacobian product, keyed by domain, operator and opset.
 
 Three states, never two: **differentiable** (`@vjp`), **stops the gradient on purpose** (`stops_gradient`: one line
-why), and unknown, which is an error.
+why), and refused: known to have no derivative that could be computed (`refuses`: one line why), or unknown.
 
 Names in scope of every entry
     op      the emitter: ``op.Mul(a, b)`` is a new node and its output
@@ -25,10 +25,12 @@ __all__ = [
     "Cotangents",
     "Derivative",
     "Refusal",
+    "Refused",
     "Stop",
     "UnknownShape",
     "derivative_of",
     "entries",
+    "refuses",
     "stops_gradient",
     "vjp",
 ]
@@ -72,7 +74,17 @@ class Stop:
     why: str
 
 
-_TABLE: dict[tuple[str, str], list[Derivative | Stop]] = {}
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An operator whose derivative is asked for in vain, whatever its form."""
+
+    op: str
+    domain: str
+    since: int
+    why: str
+
+
+_TABLE: dict[tuple[str, str], list[Derivative | Stop | Refused]] = {}
 
 
 def vjp(*ops: str, since: int = 1, domain: str = "", outputs: str = "first") -> Callable[[Rule], Rule]:
@@ -92,19 +104,25 @@ def stops_gradient(*ops: str, why: str, since: int = 1, domain: str = "") -> Non
         _add(Stop(name, domain, since, why))
 
 
-def derivative_of(node: Node) -> Derivative | Stop | None:
+def refuses(*ops: str, why: str, since: int = 1, domain: str = "") -> None:
+    """Register operators that have no derivative to compute, and the reason."""
+    for name in ops:
+        _add(Refused(name, domain, since, why))
+
+
+def derivative_of(node: Node) -> Derivative | Stop | Refused | None:
     """The newest entry that is not newer than the node's own definition; None where the operator is unknown."""
     versions = _TABLE.get((node.domain, node.op), ())
     return next((entry for entry in reversed(versions) if entry.since <= node.version), None)
 
 
-def entries() -> Iterator[Derivative | Stop]:
+def entries() -> Iterator[Derivative | Stop | Refused]:
     """Every entry, by domain and operator."""
     for key in sorted(_TABLE):
         yield from _TABLE[key]
 
 
-def _add(entry: Derivative | Stop) -> None:
+def _add(entry: Derivative | Stop | Refused) -> None:
     versions = _TABLE.setdefault((entry.domain, entry.op), [])
     if any(other.since == entry.since for other in versions):
         raise ValueError(f"{entry.domain}::{entry.op} since {entry.since} is registered twice")

@@ -1,8 +1,8 @@
-"""Operators that stop the gradient on purpose, each with its reason. What is in neither table is an error."""
+"""Operators that stop the gradient on purpose or are refused, each with its reason."""
 
 from __future__ import annotations
 
-from gbp_onnx.vjp.registry import stops_gradient
+from gbp_onnx.vjp.registry import refuses, stops_gradient
 
 PIECEWISE_CONSTANT = "piecewise constant: its derivative is zero wherever it exists"
 BOOLEAN = "its result is true or false"
@@ -10,10 +10,21 @@ INDEX = "its result is a position or a count, not a value"
 SHAPE = "its result depends on the shape alone"
 NO_INPUT = "it has no differentiable input"
 
-stops_gradient("Floor", "Ceil", "Round", "Sign", why=PIECEWISE_CONSTANT)
+RANDOM = "its output is random: there is no value to explain; export the model without it (model.eval())"
+TEXT = "it works on text, which has no derivative"
+
+stops_gradient("Floor", "Ceil", "Round", "Sign", "Hardmax", why=PIECEWISE_CONSTANT)
 stops_gradient("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", why=BOOLEAN)
 stops_gradient("And", "Or", "Xor", "Not", why=BOOLEAN)
 stops_gradient("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", why="it works on integers")
 stops_gradient("ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", why=INDEX)
 stops_gradient("Shape", "Size", "ConstantOfShape", "EyeLike", why=SHAPE)
 stops_gradient("Constant", "Range", why=NO_INPUT)
+stops_gradient("HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix", why="it is made of counts alone")
+stops_gradient("BitCast", why="it reads the bits of a number as another type")
+stops_gradient("TfIdfVectorizer", why="it counts integers or words")
+stops_gradient("ImageDecoder", why="it reads the bytes of an image file")
+stops_gradient("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", why=TEXT)
+
+refuses("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", why=RANDOM)
+refuses("Bernoulli", "Multinomial", why=RANDOM)
