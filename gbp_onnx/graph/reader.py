@@ -28,6 +28,7 @@ __all__ = [
     "captured_names",
     "numpy_dtype",
     "opset_of",
+    "skeleton_with_shapes",
 ]
 
 G_LOGGER.severity = G_LOGGER.ERROR  # it reports odd but legal dtypes on stderr
@@ -100,7 +101,7 @@ class Graph:
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._constants: dict[str, Array | None] = {}
         try:
-            self._surgeon = gs.import_onnx(_skeleton_with_shapes(model))
+            self._surgeon = gs.import_onnx(skeleton_with_shapes(model))
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
         versions = {o.domain: o.version for o in model.opset_import}
@@ -288,7 +289,7 @@ def _constant_node(node: Node) -> Array | None:
     return None
 
 
-def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
     Sizes are taken from the inputs alone: what exporters declare for inner tensors and outputs may be stale, and only
