@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from onnx import NodeProto, helper
@@ -46,7 +47,9 @@ def expand_bodies(model: onnx.ModelProto, known: Known) -> onnx.ModelProto:
         if not failed:
             break
         left_whole |= failed
-    if len(steps) != len(model.graph.node) or any(s.node is not n for s, n in zip(steps, model.graph.node, strict=True)):
+    if len(steps) != len(model.graph.node) or any(
+        s.node is not n for s, n in zip(steps, model.graph.node, strict=True)
+    ):
         made = [s.node for s in steps]
         del model.graph.node[:]
         model.graph.node.extend(made)
@@ -154,7 +157,9 @@ def _for_opset(node: NodeProto, written: int, opset: int) -> list[NodeProto] | N
     return [*constants, node]
 
 
-def _placed(caller: NodeProto, body: onnx.FunctionProto, place: int, taken: set[str], opset: int) -> Iterator[NodeProto]:
+def _placed(
+    caller: NodeProto, body: onnx.FunctionProto, place: int, taken: set[str], opset: int
+) -> Iterator[NodeProto]:
     """The body's nodes in the caller's place: its tensors' names outside, names of their own inside."""
     prefix = caller.name or f"{caller.op_type}_{place}"
     names: dict[str, str] = {"": ""}
@@ -244,7 +249,7 @@ def _types(model: onnx.ModelProto, nodes: Iterable[NodeProto]) -> dict[str, onnx
     return {name: kind for name, kind in types.items() if kind.WhichOneof("value")}
 
 
-def _schema(op: str, opset: int) -> onnx.defs.OpSchema | None:
+def _schema(op: str, opset: int) -> Any:  # OpSchema or None; its stub lacks the functions
     try:
         return onnx.defs.get_schema(op, opset, "")
     except onnx.defs.SchemaError:

@@ -28,7 +28,7 @@ from gbp_onnx.vjp import (
     resize,
     stops,
 )
-from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries, entry_for, is_known
+from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Stop, UnknownShape, derivative_of, entries, is_known
 
 __all__ = [
     "GBP_DOMAIN",
@@ -41,9 +41,8 @@ __all__ = [
     "derivative_of",
     "elementwise",
     "entries",
-    "entry_for",
-    "is_known",
     "indexing",
+    "is_known",
     "layout",
     "linear",
     "normalization",

@@ -29,7 +29,6 @@ __all__ = [
     "UnknownShape",
     "derivative_of",
     "entries",
-    "entry_for",
     "is_known",
     "stops_gradient",
     "vjp",
@@ -96,17 +95,13 @@ def stops_gradient(*ops: str, why: str, since: int = 1, domain: str = "") -> Non
 
 def derivative_of(node: Node) -> Derivative | Stop | None:
     """The newest entry that is not newer than the node's own definition; None where the operator is unknown."""
-    return entry_for(node.domain, node.op, node.version)
-
-
-def entry_for(domain: str, op: str, version: int) -> Derivative | Stop | None:
-    """The newest entry for an operator that is not newer than `version`, the opset that defines its meaning."""
-    return next((entry for entry in reversed(_TABLE.get((domain, op), ())) if entry.since <= version), None)
+    versions = _TABLE.get((node.domain, node.op), ())
+    return next((entry for entry in reversed(versions) if entry.since <= node.version), None)
 
 
 def is_known(domain: str, op: str, version: int) -> bool:
-    """Whether an operator is in the table, differentiable or stopping the gradient."""
-    return entry_for(domain, op, version) is not None
+    """Whether the table has an entry for an operator; `version`: the opset that defines its meaning."""
+    return any(entry.since <= version for entry in _TABLE.get((domain, op), ()))
 
 
 def entries() -> Iterator[Derivative | Stop]:

@@ -1,8 +1,8 @@
 """``python -m tests.conformance``: every operator test of the onnx package, differentiated and compared.
 
-    python -m tests.conformance                        the scoreboard; exit status 1 if anything is wrong or crashes
-    python -m tests.conformance --only Conv,Pad -v     some operators, every case that is not right
-    python -m tests.conformance --write                the scoreboard into docs/conformance.md
+python -m tests.conformance                        the scoreboard; exit status 1 if anything is wrong or crashes
+python -m tests.conformance --only Conv,Pad -v     some operators, every case that is not right
+python -m tests.conformance --write                the scoreboard into docs/conformance.md
 """
 
 from __future__ import annotations

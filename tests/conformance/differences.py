@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ PLACES = 24  # of each input are looked at; all where there are no more
 
 @dataclass(frozen=True)
 class Forward:
-    """The forward as a function. `step`: of the differences; `tolerance`: of what comes out, relative to the largest."""
+    """The forward as a function. `step`: of the differences; `tolerance`: of the result, relative to the largest."""
 
     kind: str
     run: Run
@@ -40,7 +41,7 @@ class Slopes:
     at_kinks: int
 
 
-class Unusable(Exception):
+class Unusable(Exception):  # noqa: N818 - a verdict, not an error
     """No difference can be had; the text says why."""
 
 
@@ -72,7 +73,7 @@ def forwards(test: Test) -> Iterator[Forward]:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 got = run(wide if exact else test.feeds)
-        except Exception:  # noqa: S112 - a runtime that cannot compute the test is no oracle for it
+        except Exception:
             continue
         if same(got, test.expected, rtol, atol):
             yield Forward(kind, run, step, tolerance * (20 if half else 1), None if exact else np.float32)
@@ -117,7 +118,9 @@ def slopes(test: Test, forward: Forward, wrt: str, seeds: Values) -> Slopes:
 
     try:
         centre = at(int(places[0]), 0.0)
-        rows = [_slope(lambda o, p=int(p): at(p, o), centre, forward.step * max(1.0, abs(x.reshape(-1)[p]))) for p in places]
+        rows = [
+            _slope(partial(at, int(p)), centre, forward.step * max(1.0, abs(x.reshape(-1)[int(p)]))) for p in places
+        ]
     except Unusable:
         raise
     except Exception as error:
@@ -145,5 +148,3 @@ def _slope(at: Callable[[float], float], centre: float, step: float) -> tuple[fl
         abs((up - centre) - (centre - down)) / step,
         abs((half_up - centre) - (centre - half_down)) / (step / 2),
     )
-
-
