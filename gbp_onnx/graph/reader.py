@@ -14,6 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.ranks import give_rank
 
 __all__ = [
     "FLOAT_TYPES",
@@ -49,10 +50,6 @@ INTEGER_TYPES = frozenset(
     for name in ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
 )
 STANDARD_DOMAINS = ("", "ai.onnx")
-_KEEPS_RANK = frozenset(
-    {"Cast", "Clip", "Concat", "Identity", "Neg", "Pad", "Relu", "Sigmoid", "Slice", "Softmax", "Split", "Transpose"}
-)
-_BROADCASTS = frozenset({"Add", "Div", "Max", "Min", "Mul", "Sub", "Where"})
 _KEEP_DATA = 256  # initializers up to so many elements keep their data for shape inference
 _FOLD_LIMIT = 1 << 20  # constants larger than this are never evaluated, only shared
 
@@ -124,38 +121,8 @@ class Graph:
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
         for node in self.nodes:
-            self._give_rank(node)
-
-    def _give_rank(self, node: Node) -> None:
-        """The rank of what `node` makes where inference knows nothing, not even that (a Split with sizes given at run
-        time, and all that follows it).
-        """
-        if node.domain not in STANDARD_DOMAINS or all(t is None or t.shape is not None for t in node.outputs):
-            return
-        rank = self._rank_made(node)
-        if rank is None:
-            return
-        for tensor in node.outputs:
-            if isinstance(tensor, gs.Variable) and tensor.shape is None:
-                tensor.shape = [None] * rank
-
-    def _rank_made(self, node: Node) -> int | None:
-        known = [None if t is None else self.rank(t) for t in node.inputs]
-        if not known:
-            return None
-        if node.op in _BROADCASTS:
-            ranks = [r for r in known if r is not None]
-            return max(ranks) if len(ranks) == len(known) else None
-        if node.op in _KEEPS_RANK:
-            return known[0]
-        given = node.input(1)  # a vector with an entry for each axis
-        sizes = None if given is None else self.static_shape(given)
-        if sizes is None or len(sizes) != 1:
-            return None
-        if node.op == "Reshape":
-            return sizes[0]
-        step = {"Unsqueeze": 1, "Squeeze": -1}.get(node.op)
-        return None if step is None or known[0] is None else known[0] + step * sizes[0]
+            if node.domain in STANDARD_DOMAINS:
+                give_rank(self, node)
 
     def producer(self, tensor: Tensor | None) -> Node | None:
         """The node that makes `tensor`; None for inputs and initializers."""

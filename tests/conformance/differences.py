@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 
-from tests.conformance.suite import Test, Values, doubled, in_double, is_float, same
+from tests.conformance.suite import OperatorTest, Values, doubled, in_double, is_float, same
 from tests.vjp_oracles import OWN
 
 Run = Callable[[Values], list[np.ndarray]]
@@ -52,7 +52,7 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def forwards(test: Test) -> Iterator[Forward]:
+def forwards(test: OperatorTest) -> Iterator[Forward]:
     """The forward in double by onnx.reference, in double by ONNX Runtime, and in float32 by ONNX Runtime, each only if
     it gives the results that the test expects.
     """
@@ -89,7 +89,7 @@ def _reference(model: onnx.ModelProto) -> Run:
     return lambda feeds: made.run(None, feeds)
 
 
-def slopes(test: Test, forward: Forward, wrt: str, seeds: Values) -> Slopes:
+def slopes(test: OperatorTest, forward: Forward, wrt: str, seeds: Values) -> Slopes:
     """d(sum of seed * output)/d(wrt) at up to PLACES places away from kinks; Unusable where there is none."""
     names = [o.name for o in test.model.graph.output]
     feeds = {k: doubled(v) for k, v in test.feeds.items()} if forward.dtype is None else dict(test.feeds)

@@ -20,7 +20,7 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Test:
+class OperatorTest:
     """One operator test. `op`: the operator that it is about, also where the test is its function body."""
 
     __test__ = False  # for pytest
@@ -44,7 +44,7 @@ class Test:
         return [o.name for o in self.model.graph.output if kind_of(o) in FLOATS]
 
 
-def operator_tests() -> Iterator[Test]:
+def operator_tests() -> Iterator[OperatorTest]:
     """Every single-operator test and function-body expansion with a float input and a float output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -64,7 +64,7 @@ def operator_tests() -> Iterator[Test]:
         inputs, expected = case.data_sets[0]
         names = [i.name for i in model.graph.input]
         feeds = {n: np.asarray(v) if isinstance(v, np.generic) else v for n, v in zip(names, inputs, strict=False)}
-        test = Test(case.name, op, settled(model), feeds, list(expected), case.rtol, case.atol)
+        test = OperatorTest(case.name, op, settled(model), feeds, list(expected), case.rtol, case.atol)
         if test.wrt and test.outputs:
             yield test
 
@@ -101,7 +101,7 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from graphs_of(inner)
 
 
-def with_constants(test: Test, kept: str) -> tuple[onnx.ModelProto, Values]:
+def with_constants(test: OperatorTest, kept: str) -> tuple[onnx.ModelProto, Values]:
     """The model with every tensor input but `kept` as an initializer, and the feeds that are left."""
     model = onnx.ModelProto()
     model.CopyFrom(test.model)

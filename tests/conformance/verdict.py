@@ -12,7 +12,7 @@ import onnx
 import gbp_onnx
 from gbp_onnx.errors import GbpError, OperatorError
 from tests.conformance.differences import Forward, Slopes, Unusable, forwards, session, slopes
-from tests.conformance.suite import Test, Values, is_float, same, with_constants
+from tests.conformance.suite import OperatorTest, Values, is_float, same, with_constants
 
 STATES = ("right", "stops", "refused", "wrong", "crash", "unusable")
 WAYS = ("constants", "shipped")
@@ -34,7 +34,7 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(test: Test) -> list[Verdict]:
+def verdicts(test: OperatorTest) -> list[Verdict]:
     """Of every float input, in both ways."""
     try:
         got = session(test.model).run(None, test.feeds)
@@ -56,11 +56,11 @@ def verdicts(test: Test) -> list[Verdict]:
     return found
 
 
-def _all(test: Test, why: str) -> list[Verdict]:
+def _all(test: OperatorTest, why: str) -> list[Verdict]:
     return [Verdict(test.name, test.op, wrt, way, "unusable", why) for wrt in test.wrt for way in WAYS]
 
 
-def _seeds(test: Test, results: list[Any]) -> Values:
+def _seeds(test: OperatorTest, results: list[Any]) -> Values:
     random = np.random.RandomState(3)
     return {
         name: np.asarray(random.uniform(0.5, 1.5, y.shape) * random.choice([-1, 1], y.shape), y.dtype)
@@ -69,7 +69,7 @@ def _seeds(test: Test, results: list[Any]) -> Values:
     }
 
 
-def _truth(test: Test, oracles: list[Forward], wrt: str, seeds: Values) -> Slopes | str:
+def _truth(test: OperatorTest, oracles: list[Forward], wrt: str, seeds: Values) -> Slopes | str:
     """From the first runtime that gives a slope nearly everywhere (one that computes in float32 inside does not)."""
     why, best = "no runtime gives the expected results in double or float32", None
     for oracle in oracles:
@@ -85,7 +85,7 @@ def _truth(test: Test, oracles: list[Forward], wrt: str, seeds: Values) -> Slope
     return why if best is None else best
 
 
-def _judge(test: Test, wrt: str, way: str, seeds: Values, truth: Slopes) -> tuple[str, str]:
+def _judge(test: OperatorTest, wrt: str, way: str, seeds: Values, truth: Slopes) -> tuple[str, str]:
     model, feeds = (test.model, test.feeds) if way == "shipped" else with_constants(test, wrt)
     try:
         with warnings.catch_warnings():

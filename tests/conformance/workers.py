@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from tests.conformance.suite import Test
+from tests.conformance.suite import OperatorTest
 from tests.conformance.verdict import WAYS, Verdict, verdicts
 
-Job = tuple[Test, multiprocessing.process.BaseProcess, Connection, float]
+Job = tuple[OperatorTest, multiprocessing.process.BaseProcess, Connection, float]
 
 
 def judge_all(
-    tests: Sequence[Test], jobs: int, limit: float, judge: Callable[[Test], list[Verdict]] = verdicts
+    tests: Sequence[OperatorTest], jobs: int, limit: float, judge: Callable[[OperatorTest], list[Verdict]] = verdicts
 ) -> Iterator[list[Verdict]]:
     """The verdicts of every test, as they come; `limit`: seconds for each, beyond which it counts as unusable."""
     fork = multiprocessing.get_context("fork")  # this process has no sessions and no threads
@@ -48,7 +48,7 @@ def judge_all(
         running = still
 
 
-def _work(judge: Callable[[Test], list[Verdict]], test: Test, pipe: Connection) -> None:
+def _work(judge: Callable[[OperatorTest], list[Verdict]], test: OperatorTest, pipe: Connection) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     try:
@@ -59,5 +59,5 @@ def _work(judge: Callable[[Test], list[Verdict]], test: Test, pipe: Connection) 
     pipe.close()
 
 
-def _every(test: Test, state: str, why: str) -> list[Verdict]:
+def _every(test: OperatorTest, state: str, why: str) -> list[Verdict]:
     return [Verdict(test.name, test.op, wrt, way, state, why) for wrt in test.wrt for way in WAYS]
