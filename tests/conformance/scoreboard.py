@@ -15,7 +15,7 @@ SUMMARY = {"constants": "the other inputs as constants", "shipped": "as shipped 
 HEAD = """\
 # Conformance
 
-<!-- Written by `python -m tests.conformance --write` (`make conformance`). -->
+<!-- Written by `make conformance`. -->
 
 The onnx package ships tests of its operators: a model of one node (or the node's function body), inputs, and the
 results to expect. Each of them with a float input and a float output is differentiated here with respect to every
