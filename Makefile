@@ -39,8 +39,13 @@ oracle: $(ORACLE)/.installed  ## Compare with an independent evaluation in torch
 	$(ORACLE)/bin/python -m pytest tests -m oracle
 	$(ORACLE)/bin/python -m tests.oracle.run_corpus
 
+.PHONY: conformance
+conformance: $(VENV)/.test  ## Differentiate the operator tests that the onnx package ships; write docs/conformance.md
+	$(BIN)/python -m tests.conformance --write
+
 .PHONY: docs
 docs: $(VENV)/.installed  ## Write docs/operators.md anew from the derivative table
+	$(BIN)/python docs/make_kernels.py
 	$(BIN)/python docs/make_operators.py
 
 .PHONY: clean

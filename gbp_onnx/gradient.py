@@ -16,6 +16,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Tensor
 from gbp_onnx.rules import overrides
 from gbp_onnx.sweep import backpropagate
+from gbp_onnx.vjp import is_known
 
 __all__ = ["as_type", "differentiate", "gradient_type", "named"]
 
@@ -44,7 +45,7 @@ def differentiate(
     """
     where = source_name(model)
     table = overrides(rule, rectify)
-    graph = Graph(canonical_model(load_model(model)))
+    graph = Graph(canonical_model(load_model(model), is_known))
     chosen_wrt = (
         named(graph.inputs, wrt, "input", where) if wrt else _float_tensors(graph, graph.inputs, "input", where)
     )

@@ -17,6 +17,7 @@ from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
 from gbp_onnx.target import is_explainer, notes, plan, reasons_against, ungated
+from gbp_onnx.vjp import is_known
 
 __all__ = ["Inspection", "inspect"]
 
@@ -69,7 +70,7 @@ def inspect(
     if is_explainer(loaded):
         output, wrt = output or props["gbp.output"], wrt or json.loads(props["gbp.inputs"])["image"]
     preprocess = from_metadata(props)
-    graph = Graph(canonical_model(loaded))
+    graph = Graph(canonical_model(loaded, is_known))
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
     live, reasons = scheme.live(), reasons_against(scheme, families)
     said = [] if reasons else notes(scheme, tuple(RULES), families)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError, Reason
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, Node, Tensor
 from gbp_onnx.rules import Overrides
 from gbp_onnx.vjp import Refusal, Refused, Stop, UnknownShape, derivative_of
 
@@ -69,6 +69,9 @@ def _contributions(
         raise Refusal(entry.why)
     if isinstance(entry, Stop):
         return [None] * len(node.inputs)
+    further = [t for t, ct in zip(node.outputs[1:], cts[1:], strict=True) if t is not None and ct is not None]
+    if not entry.all_outputs and any(op.elem_type(t) in FLOAT_TYPES for t in further):
+        raise Refusal(f"the gradient through its further output {further[0].name!r} is not known")
     if not entry.all_outputs and cts[0] is None:
         return [None] * len(node.inputs)  # only a further output is used, and it carries no gradient
     rule = rules.get((node.domain, node.op), entry.rule)

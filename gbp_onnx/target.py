@@ -24,7 +24,7 @@ from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tenso
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
-from gbp_onnx.vjp import Stop, derivative_of
+from gbp_onnx.vjp import Stop, derivative_of, is_known
 
 __all__ = [
     "Plan",
@@ -101,7 +101,7 @@ def build_loaded(
         raise ModelError(
             "GBP111", "this model is a built explainer already", where, "build from the model that it was made of"
         )
-    scheme = plan(Graph(canonical_model(model)), output=output, wrt=wrt, explain=explain, where=where)
+    scheme = plan(Graph(canonical_model(model, is_known)), output=output, wrt=wrt, explain=explain, where=where)
     try:
         return _emit(scheme, names, families, digest)
     except OperatorError as error:

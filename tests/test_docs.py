@@ -212,6 +212,16 @@ def test_operators_page_is_current() -> None:
     assert page("docs/operators.md") == module.tables(), "run `make docs`"
 
 
+def test_kernel_list_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("make_kernels", ROOT / "docs" / "make_kernels.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = (ROOT / "gbp_onnx" / "vjp" / "kernels.json").read_text(encoding="utf-8")
+    assert found == module.written(), "run `make docs`"
+    assert len(module.kernels(module.SOURCE.read_text(encoding="utf-8"))) > 190
+
+
 def test_every_style_is_documented_and_no_other() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.+?) \| ([\d.]*) \| (.+?) \|$", page("docs/pictures.md"), re.MULTILINE)
     assert [name for name, *_ in rows] == sorted(STYLES, key=[name for name, *_ in rows].index)

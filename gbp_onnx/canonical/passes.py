@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 import onnx
 import onnx.inliner
 
+from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.lift import lift_opset
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names
@@ -17,13 +18,13 @@ __all__ = ["canonical_model"]
 DEFAULT_IR = 10  # node metadata needs it, and onnxruntime reads it since 1.18
 
 
-def canonical_model(model: onnx.ModelProto) -> onnx.ModelProto:
+def canonical_model(model: onnx.ModelProto, known: Known | None = None) -> onnx.ModelProto:
     """Make `model` plain, in place, and return it. Its results, metadata and names stay; refuses where that cannot be
-    had.
+    had. Operators that are not `known` are replaced by their function bodies, where the standard defines one.
     """
     for step in PASSES:
         model = step(model)
-    return model
+    return model if known is None else expand_bodies(model, known)  # last: bodies are written for the opset it has now
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,42 +12,32 @@ from gbp_onnx.cli.options import json_option, plain_console
 @click.command()
 @json_option
 def ops(as_json: bool) -> None:
-    """List the operators that the derivative table knows: since which opset, differentiable, stopping the gradient or
-    refused, and the formula or the reason.
+    """List the operators: since which opset, differentiable, stopping the gradient or refused, which inputs, the
+    formula or the reason, and the float types of ONNX Runtime's kernels on CPU and CUDA ("-": none, the body is run).
 
     \b
     Examples:
       gbp-onnx ops
       gbp-onnx ops --json
     """
-    from gbp_onnx.vjp import GBP_DOMAIN, Derivative, Stop, entries
+    from gbp_onnx.vjp.listing import float_types, rows
 
-    rows = [
-        {
-            "op": entry.op,
-            "domain": entry.domain,
-            "since": entry.since,
-            "state": "differentiable"
-            if isinstance(entry, Derivative)
-            else "stops the gradient"
-            if isinstance(entry, Stop)
-            else "refused",
-            "form": entry.formula if isinstance(entry, Derivative) else entry.why,
-        }
-        for entry in entries()
-        if entry.domain != GBP_DOMAIN
-    ]
+    listed = rows()
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
         return
     from rich.table import Table
 
-    table = Table("operator", "since", "state", "derivative, or why there is none", box=None, pad_edge=False)
-    for row in rows:
+    columns = ("operator", "since", "state", "inputs", "derivative, or why there is none", "CPU", "CUDA")
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in listed:
         table.add_row(
-            f"{row['domain']}::{row['op']}" if row["domain"] else str(row["op"]),
+            f"{row['domain']}::{row['op']}" if row["domain"] else row["op"],
             str(row["since"]),
-            str(row["state"]),
-            str(row["form"]),
+            row["state"],
+            ", ".join(row["inputs"]),
+            row["form"],
+            float_types(row["cpu"]),
+            float_types(row["cuda"]),
         )
     plain_console().print(table)

@@ -14,6 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "captured_names",
     "numpy_dtype",
     "opset_of",
+    "skeleton_with_shapes",
 ]
 
 G_LOGGER.severity = G_LOGGER.ERROR  # it reports odd but legal dtypes on stderr
@@ -101,7 +103,7 @@ class Graph:
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._constants: dict[str, Array | None] = {}
         try:
-            self._surgeon = gs.import_onnx(_skeleton_with_shapes(model))
+            self._surgeon = gs.import_onnx(skeleton_with_shapes(model))
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
         versions = {o.domain: o.version for o in model.opset_import}
@@ -119,6 +121,9 @@ class Graph:
             self._producer.update((t.name, node) for t in node.outputs if t is not None)
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
+        for node in self.nodes:
+            if node.domain in STANDARD_DOMAINS:
+                give_rank(self, node)
 
     def producer(self, tensor: Tensor | None) -> Node | None:
         """The node that makes `tensor`; None for inputs and initializers."""
@@ -289,7 +294,7 @@ def _constant_node(node: Node) -> Array | None:
     return None
 
 
-def _skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
     Sizes are taken from the inputs alone: what exporters declare for inner tensors and outputs may be stale, and only

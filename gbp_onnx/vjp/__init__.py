@@ -48,7 +48,17 @@ from gbp_onnx.vjp import (
     stops,
     trigonometry,
 )
-from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Refusal, Refused, Stop, UnknownShape, derivative_of, entries
+from gbp_onnx.vjp.registry import (
+    GBP_DOMAIN,
+    Derivative,
+    Refusal,
+    Refused,
+    Stop,
+    UnknownShape,
+    derivative_of,
+    entries,
+    is_known,
+)
 
 __all__ = [
     "GBP_DOMAIN",
@@ -65,6 +75,7 @@ __all__ = [
     "elementwise",
     "entries",
     "indexing",
+    "is_known",
     "layout",
     "linear",
     "loss",

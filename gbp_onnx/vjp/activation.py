@@ -212,8 +212,17 @@ def head(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 def softmax(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """y * (ct - sum(ct * y)) along the axis"""
     y = node.outputs[0]
+    if _selected_from(op, y):  # a row that is masked as a whole is NaN, and attention puts 0 in its place
+        y = op.Where(op.IsNaN(y), 0.0, y)
     inner = op.ReduceSum(op.Mul(ct, y), axes=[node.attrs["axis"]], keepdims=1)
     return (op.Mul(y, op.Sub(ct, inner)),)
+
+
+def _selected_from(op: Emitter, y: Tensor) -> bool:
+    """Whether a Where, perhaps behind a Cast, takes some of the values of `y` and leaves others."""
+    readers = op.graph.readers(y)
+    casts = [r.outputs[0] for r in readers if r.op == "Cast" and r.outputs[0] is not None]
+    return any(r.op == "Where" for r in (*readers, *(r for cast in casts for r in op.graph.readers(cast))))
 
 
 @vjp("LogSoftmax", since=13)

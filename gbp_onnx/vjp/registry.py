@@ -30,6 +30,7 @@ __all__ = [
     "UnknownShape",
     "derivative_of",
     "entries",
+    "is_known",
     "refuses",
     "stops_gradient",
     "vjp",
@@ -114,6 +115,11 @@ def derivative_of(node: Node) -> Derivative | Stop | Refused | None:
     """The newest entry that is not newer than the node's own definition; None where the operator is unknown."""
     versions = _TABLE.get((node.domain, node.op), ())
     return next((entry for entry in reversed(versions) if entry.since <= node.version), None)
+
+
+def is_known(domain: str, op: str, version: int) -> bool:
+    """Whether the table has an entry for an operator; `version`: the opset that defines its meaning."""
+    return any(entry.since <= version for entry in _TABLE.get((domain, op), ()))
 
 
 def entries() -> Iterator[Derivative | Stop | Refused]:

@@ -1,0 +1,1 @@
+"""The operator tests that the onnx package ships, as tests of derivatives: ``python -m tests.conformance``."""
