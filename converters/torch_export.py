@@ -39,20 +39,12 @@ sys.path.append(str(ROOT))
 
 from gbp_onnx.errors import GbpError  # noqa: E402  (an installed package wins over the checkout)
 from gbp_onnx.files import write_whole  # noqa: E402
+from gbp_onnx.imaging.preprocess import PRESETS  # noqa: E402
 from gbp_onnx.types import Preprocess  # noqa: E402
 
 TOLERANCE = 1e-4  # max |onnxruntime - torch| / max |torch|, for each output
 EXPORTERS = ("torchscript", "dynamo")
 OPSETS = {"torchscript": (7, 20), "dynamo": (18, 23)}  # what the exporters of torch 2.13 write
-
-PRESETS = {
-    "imagenet": Preprocess("imagenet", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
-    "keras-caffe": Preprocess("keras-caffe", channels="BGR", mean=(103.939, 116.779, 123.68)),
-    "tf": Preprocess("tf", mean=(127.5,), std=(127.5,)),
-    "lite": Preprocess("lite", mean=(127.0,), std=(128.0,)),
-    "unit": Preprocess("unit", std=(255.0,)),
-    "raw": Preprocess("raw"),
-}
 
 
 class UsageError(Exception):

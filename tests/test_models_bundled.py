@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from PIL import Image
 from gbp_onnx import bundled
 from gbp_onnx.errors import ModelError
 from gbp_onnx.types import Preprocess
+from tests.corpus import CORPUS, needs_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
-CORPUS = Path(os.environ.get("GBP_CORPUS", ROOT.parent / "shared" / "corpus"))
 MANIFEST: dict[str, Any] = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
-needs_corpus = pytest.mark.skipif(not (CORPUS / "models").is_dir(), reason=f"no corpus at {CORPUS} (GBP_CORPUS)")
 
 
 def metadata() -> dict[str, str]:

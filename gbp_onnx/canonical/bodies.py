@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, helper
 
+from gbp_onnx.graph.names import unique_name
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of, skeleton_with_shapes
 
 __all__ = ["Known", "expand_bodies"]
@@ -178,7 +179,7 @@ def _placed(
             kept.append(inner)
     for inner in reversed(kept):
         node = _renamed(inner, names, prefix, taken, attributes)
-        node.name = _unique(f"{prefix}/{inner.name or inner.op_type}", taken)
+        node.name = unique_name(f"{prefix}/{inner.name or inner.op_type}", taken)
         yield node
 
 
@@ -187,7 +188,7 @@ def _renamed(
 ) -> NodeProto:
     def named(name: str) -> str:
         if name not in names:
-            names[name] = _unique(f"{prefix}/{name}", taken)
+            names[name] = unique_name(f"{prefix}/{name}", taken)
         return names[name]
 
     node = NodeProto(op_type=inner.op_type, domain=inner.domain, doc_string=inner.doc_string)
@@ -265,12 +266,3 @@ def _names(graph: onnx.GraphProto) -> set[str]:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 names |= _names(inner)
     return names
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, count = name, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from gbp_onnx.errors import ModelError
+from gbp_onnx.graph.names import unique_name
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of
 
 __all__ = ["OLDEST_EMITTED", "lift_opset"]
@@ -112,12 +113,7 @@ class _Lift:
         )
 
     def unique(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self.taken:
-            count += 1
-            candidate = f"{name}_{count}"
-        self.taken.add(candidate)
-        return candidate
+        return unique_name(name, self.taken)
 
 
 @dataclass(slots=True)

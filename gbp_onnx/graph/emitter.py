@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.names import unique_name
 from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, numpy_dtype
 
 __all__ = ["Emitter", "Operand"]
@@ -159,12 +160,7 @@ class Emitter:
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`... where it is taken."""
-        candidate, count = name, 0
-        while candidate in self._taken:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._taken.add(candidate)
-        return candidate
+        return unique_name(name, self._taken)
 
     def elem_type(self, tensor: Tensor) -> int:
         """The TensorProto data type of a forward or an emitted tensor."""

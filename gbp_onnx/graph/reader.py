@@ -326,47 +326,12 @@ def skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
             value.type.tensor_type.ClearField("shape")
     custom = {name for node in source.node if node.domain not in STANDARD_DOMAINS for name in node.output}
     graph.value_info.extend(v for v in source.value_info if v.name in custom)
-    plainer = _plainer(skeleton)
-    inferred = _infer(plainer)
+    inferred = _infer(skeleton)
     ranks = _declared_ranks(source, inferred)
     if ranks:
-        plainer.graph.value_info.extend(ranks)
-        inferred = _infer(plainer)
-    del graph.value_info[:], graph.output[:]
-    graph.value_info.extend(inferred.graph.value_info)
-    graph.output.extend(inferred.graph.output)
-    return skeleton
-
-
-def _plainer(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    """A model of the same shapes that inference sees through.
-
-    Operators that keep their input's shape but have only a function body become Identity, and small constants behind
-    Identity (axes and sizes, as exporters share them) become initializers.
-    """
-    plainer = onnx.ModelProto()
-    plainer.CopyFrom(skeleton)
-    graph = plainer.graph
-    constants = {t.name: t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) <= _KEEP_DATA}
-    kept = []
-    for node in skeleton.graph.node:
-        if node.domain in STANDARD_DOMAINS and node.op_type == "Identity" and node.input[0] in constants:
-            shared = onnx.TensorProto()
-            shared.CopyFrom(constants[node.input[0]])
-            shared.name = node.output[0]
-            constants[shared.name] = shared
-            graph.initializer.append(shared)
-            graph.value_info.append(onnx.helper.make_tensor_value_info(shared.name, shared.data_type, shared.dims))
-        elif node.domain in STANDARD_DOMAINS and node.op_type in _SHAPE_KEEPING:
-            kept.append(onnx.helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name))
-        else:
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
-    return plainer
-
-
-_SHAPE_KEEPING = ("GroupNormalization", "MeanVarianceNormalization")
+        graph.value_info.extend(ranks)
+        inferred = _infer(skeleton)
+    return inferred
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
