@@ -19,14 +19,18 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
+    control         If, Loop, Scan
+    sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
 
-`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
+`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
+`recompute` the derivative of a piece of a graph: of a body, or of what an operator is in terms of others.
 """
 
 from gbp_onnx.vjp import (
     activation,
+    control,
     conv,
     cumulative,
     einsum,
@@ -45,6 +49,7 @@ from gbp_onnx.vjp import (
     roi,
     sampling,
     scatter,
+    sequence,
     stops,
     trigonometry,
 )
@@ -68,6 +73,7 @@ __all__ = [
     "Stop",
     "UnknownShape",
     "activation",
+    "control",
     "conv",
     "cumulative",
     "derivative_of",
@@ -89,6 +95,7 @@ __all__ = [
     "roi",
     "sampling",
     "scatter",
+    "sequence",
     "stops",
     "trigonometry",
 ]
