@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from gbp_onnx.canonical.head import Head, find_head
+from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason, is_quantised
@@ -101,7 +102,9 @@ def build_loaded(
         raise ModelError(
             "GBP111", "this model is a built explainer already", where, "build from the model that it was made of"
         )
-    scheme = plan(Graph(canonical_model(model, is_known)), output=output, wrt=wrt, explain=explain, where=where)
+    scheme = plan(
+        read_graph(canonical_model(model, is_known), is_known), output=output, wrt=wrt, explain=explain, where=where
+    )
     try:
         return _emit(scheme, names, families, digest)
     except OperatorError as error:
