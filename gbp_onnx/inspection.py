@@ -73,7 +73,7 @@ def inspect(
     preprocess = from_metadata(props)
     graph = read_graph(canonical_model(loaded, is_known), is_known)
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
-    live, reasons = scheme.live(), reasons_against(scheme, families)
+    reasons = reasons_against(scheme, families)
     said = [] if reasons else notes(scheme, tuple(RULES), families)
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     return Inspection(
@@ -84,9 +84,7 @@ def inspect(
         head=None
         if scheme.head is None
         else {"output": scheme.output.name, "op": scheme.head.node.op, "node": scheme.head.node.name},
-        rectifiers=tuple(
-            {"name": r.node.name, "kind": r.kind} for name, r in scheme.view.rectifiers.items() if name in live
-        ),
+        rectifiers=tuple({"name": n.name, "kind": n.attrs["kind"]} for n in scheme.rectifiers()),
         ungated=tuple({"name": n.name, "kind": n.op} for n in ungated(scheme, families)),
         unsupported=tuple(_reason(r) for r in reasons),
         preprocess=None if preprocess is None else preprocess.to_dict(),

@@ -22,10 +22,12 @@ from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
-from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
-from gbp_onnx.sweep import backpropagate, live_tensors
+from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, check_rules, overrides
+from gbp_onnx.sweep import backpropagate
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
+from gbp_onnx.vjp.control import live_nodes
+from gbp_onnx.vjp.live import live_tensors
 
 __all__ = [
     "Plan",
@@ -137,6 +139,14 @@ class Plan:
         """Names of the tensors through which the gradient flows."""
         return live_tensors(self.view, [self.output.name], self.wrt)
 
+    def nodes(self) -> list[Node]:
+        """The nodes through which the gradient flows, those inside bodies too."""
+        return list(live_nodes(self.view, [self.output.name], self.wrt))
+
+    def rectifiers(self) -> list[Node]:
+        """Those of them that are rectifiers."""
+        return [n for n in self.nodes() if (n.domain, n.op) == RECTIFIER]
+
 
 def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, explain: str, where: str) -> Plan:
     """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
@@ -161,21 +171,17 @@ def is_explainer(model: onnx.ModelProto) -> bool:
 
 def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
     """The activations on the way to the image that no rule gates."""
-    table, live = overrides("guided", families), scheme.live()
+    table = overrides("guided", families)
     return [
         n
-        for n in scheme.view.nodes
-        if ((n.domain, n.op) in ACTIVATIONS or _is_hard_clip(n))
-        and (n.domain, n.op) not in table
-        and any(t is not None and t.name in live for t in n.inputs)
-        and any(t is not None and t.name in live for t in n.outputs)
+        for n in scheme.nodes()
+        if ((n.domain, n.op) in ACTIVATIONS or _is_hard_clip(n)) and (n.domain, n.op) not in table
     ]
 
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
-    live = scheme.live()
-    gated = [r for name, r in scheme.view.rectifiers.items() if name in live]
+    gated = scheme.rectifiers()
     found, masking = [], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))

@@ -19,7 +19,9 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
-    control         If, Loop, Scan
+    control         If, and what loops share
+    loop            Loop
+    scan            Scan
     sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
@@ -38,6 +40,7 @@ from gbp_onnx.vjp import (
     indexing,
     layout,
     linear,
+    loop,
     loss,
     microsoft,
     microsoft_spatial,
@@ -48,6 +51,7 @@ from gbp_onnx.vjp import (
     resize,
     roi,
     sampling,
+    scan,
     scatter,
     sequence,
     stops,
@@ -84,6 +88,7 @@ __all__ = [
     "is_known",
     "layout",
     "linear",
+    "loop",
     "loss",
     "microsoft",
     "microsoft_spatial",
@@ -94,6 +99,7 @@ __all__ = [
     "resize",
     "roi",
     "sampling",
+    "scan",
     "scatter",
     "sequence",
     "stops",
