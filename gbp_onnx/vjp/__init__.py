@@ -19,6 +19,7 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
+    fourier         DFT, STFT
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
 
@@ -31,6 +32,7 @@ from gbp_onnx.vjp import (
     cumulative,
     einsum,
     elementwise,
+    fourier,
     indexing,
     layout,
     linear,
@@ -74,6 +76,7 @@ __all__ = [
     "einsum",
     "elementwise",
     "entries",
+    "fourier",
     "indexing",
     "is_known",
     "layout",
