@@ -20,6 +20,7 @@
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
     fourier         DFT, STFT
+    classical       ai.onnx.ml: Scaler, Normalizer, LinearClassifier...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
 
@@ -28,6 +29,7 @@
 
 from gbp_onnx.vjp import (
     activation,
+    classical,
     conv,
     cumulative,
     einsum,
@@ -70,6 +72,7 @@ __all__ = [
     "Stop",
     "UnknownShape",
     "activation",
+    "classical",
     "conv",
     "cumulative",
     "derivative_of",
