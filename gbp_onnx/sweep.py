@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import OperatorError, Reason
@@ -10,6 +11,8 @@ from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import FLOAT_TYPES, Node, Tensor
 from gbp_onnx.rules import Overrides
 from gbp_onnx.vjp import Refusal, Refused, Stop, UnknownShape, derivative_of
+from gbp_onnx.vjp.live import live_tensors
+from gbp_onnx.vjp.sequence import add
 
 __all__ = ["backpropagate", "live_tensors"]
 
@@ -23,6 +26,7 @@ def backpropagate(
     `rules` overrides the derivative table. New tensors are called ``<prefix>/<forward tensor>``. Raises OperatorError
     with every obstacle.
     """
+    op.sweep = partial(backpropagate, rules=rules)
     live = live_tensors(view, seeds, wrt)
     arrived: dict[str, list[Tensor]] = {name: [ct] for name, ct in seeds.items()}
     reasons: list[tuple[Reason, bool]] = []  # and whether it may only follow from another one
@@ -33,12 +37,16 @@ def backpropagate(
         wanted = [t is not None and t.name in live for t in node.inputs]
         if not any(ct is not None for ct in cts) or not (any(wanted) or node.captures & live):
             continue
-        op.vjp_of = node.name
+        op.vjp_of, op.wanted = node.name, tuple(wanted)
         try:
             contributions = _contributions(op, node, cts, wanted, rules)
         except Refusal as why:
             reasons.append((_reason(node, str(why)), isinstance(why, UnknownShape)))
             # The sweep goes on with a stand-in, so that every obstacle is reported at once.
+            stand_in = next(ct for ct in cts if ct is not None)
+            contributions = [stand_in if w else None for w in wanted]
+        except OperatorError as inside:  # obstacles in a body
+            reasons += [(reason, False) for reason in reversed(inside.reasons)]
             stand_in = next(ct for ct in cts if ct is not None)
             contributions = [stand_in if w else None for w in wanted]
         for tensor, ct in zip(node.inputs, contributions, strict=True):
@@ -50,12 +58,6 @@ def backpropagate(
         raise OperatorError.of(tuple(causes or [reason for reason, _ in reversed(reasons)]))
     sums = {t.name: _accumulate(op, arrived.get(t.name, ()), f"{prefix}/{t.name}") for t in wrt}
     return {name: ct for name, ct in sums.items() if ct is not None}
-
-
-def live_tensors(view: View, seeds: Iterable[str], wrt: Sequence[Tensor]) -> set[str]:
-    """Names of the tensors through which a gradient flows from the seeded ones to `wrt`."""
-    stops = [n.index for n in view.nodes if isinstance(derivative_of(n), Stop)]
-    return view.between(wrt, [view.graph.tensors[name] for name in seeds], stops)
 
 
 def _contributions(
@@ -89,7 +91,7 @@ def _accumulate(op: Emitter, contributions: Sequence[Tensor], name: str) -> Tens
         return None
     total, *others = contributions
     for other in others:
-        total = op.Add(total, other)
+        total = add(op, total, other)
     op.name(total, name)
     return total
 

@@ -147,7 +147,8 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
             raise ModelError(
                 "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
             )
-    return Plan(graph, View(graph, None if head is None else head.node), chosen, head, tuple(inputs), where, explain)
+    view = View(graph, None if head is None else head.node, is_known)
+    return Plan(graph, view, chosen, head, tuple(inputs), where, explain)
 
 
 def is_explainer(model: onnx.ModelProto) -> bool:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import gbp_onnx
 import tests.vjp_cases_classical
+import tests.vjp_cases_control
 import tests.vjp_cases_fourier
 import tests.vjp_cases_scalar
 import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table

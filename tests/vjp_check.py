@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import gbp_onnx
+from gbp_onnx.graph.kinds import innermost
 from tests.vjp_oracles import OWN
 
 Feeds = dict[str, np.ndarray]
@@ -137,17 +138,23 @@ def in_double(model: onnx.ModelProto, integers: Sequence[str] = ()) -> onnx.Mode
         if t.data_type in floats or (integers and t.data_type == TensorProto.INT32):
             t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(np.float64), t.name))
 
-    for t in wide.graph.initializer:
-        tensor(t)
-    for info in (*wide.graph.input, *wide.graph.output, *wide.graph.value_info):
-        if info.type.tensor_type.elem_type in floats or info.name in integers:
-            info.type.tensor_type.elem_type = DOUBLE
-    for node in wide.graph.node:
-        for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i in (*floats, DOUBLE):
-                attribute.i = DOUBLE
-            if attribute.name == "value":
-                tensor(attribute.t)
+    def graph(g: onnx.GraphProto) -> None:
+        for t in g.initializer:
+            tensor(t)
+        for info in (*g.input, *g.output, *g.value_info):
+            kind = innermost(info.type)
+            if kind is not None and (kind.elem_type in floats or info.name in integers):
+                kind.elem_type = DOUBLE
+        for node in g.node:
+            for attribute in node.attribute:
+                if attribute.name in ("to", "dtype") and attribute.i in (*floats, DOUBLE):
+                    attribute.i = DOUBLE
+                if attribute.name == "value":
+                    tensor(attribute.t)
+                if attribute.HasField("g"):
+                    graph(attribute.g)
+
+    graph(wide.graph)
     if integers:  # what shape inference knew of the integer tensors behind them does not hold
         del wide.graph.value_info[:]
         for node in wide.graph.node:

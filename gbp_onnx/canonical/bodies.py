@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, helper
 
-from gbp_onnx.graph.names import unique_name
+from gbp_onnx.graph.names import bodies_of, names_in, unique_name
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of, skeleton_with_shapes
 
 __all__ = ["Known", "expand_bodies"]
@@ -65,7 +65,7 @@ def _expand(model: onnx.ModelProto, known: Known, opset: int, left_whole: set[in
         gaps = [s for s in steps if s.origin not in left_whole and _is_gap(s.node, known, opset)]
         if not any(_has_body(s.node, opset) for s in gaps):
             break
-        taken = _names(model.graph) if taken is None else taken
+        taken = names_in(model.graph) if taken is None else taken
         types = _types(model, [s.node for s in steps])
         changed, after = False, list[_Step]()
         for step in steps:
@@ -206,8 +206,8 @@ def _renamed(
             continue
         made = node.attribute.add()
         made.CopyFrom(attribute)
-        for graph in (*([made.g] if made.HasField("g") else []), *made.graphs):
-            _rename_graph(graph, named, prefix, taken, attributes)
+    for graph in bodies_of(node):
+        _rename_graph(graph, named, prefix, taken, attributes)
     return node
 
 
@@ -255,14 +255,3 @@ def _schema(op: str, opset: int) -> Any:  # OpSchema or None; its stub lacks the
         return onnx.defs.get_schema(op, opset, "")
     except onnx.defs.SchemaError:
         return None
-
-
-def _names(graph: onnx.GraphProto) -> set[str]:
-    """Every name of a tensor or node, those inside subgraphs included."""
-    names = {v.name for v in (*graph.input, *graph.initializer, *graph.output, *graph.value_info)}
-    for node in graph.node:
-        names.update((*node.input, *node.output, node.name))
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                names |= _names(inner)
-    return names

@@ -4,32 +4,50 @@ Relu(x) -> y                         Rectifier(x) -> y          every form of `r
 Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
 Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
+If(c) { reads x, w } -> y            If(c, x, w) -> y           what bodies capture is an input; Loop and Scan alike
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from gbp_onnx.canonical.bodies import Known
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
-__all__ = ["View"]
+__all__ = ["CONTROL_FLOW", "View", "is_small_constant"]
+
+CONTROL_FLOW = ("If", "Loop", "Scan")
+_SMALL = 256  # elements: a constant that may be an axis, a size or a bound
 
 
 class View:
-    """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put."""
+    """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put; `known`: which
+    operators inside bodies need no function body.
+    """
 
-    def __init__(self, graph: Graph, head: Node | None = None) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, head: Node | None = None, known: Known | None = None) -> None:
+        self.graph, self.known = graph, known
+        self.inner: dict[int, dict[str, Any]] = {}  # by node: its bodies, as far as `inner.bodies` has read them
         self.rectifiers = find_rectifiers(graph)
         inside = {index for r in self.rectifiers.values() for index in r.inside}
         stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
         stand_ins.update(_silus(graph))
+        stand_ins.update((n.index, self._with_captures(n)) for n in graph.nodes if _is_control_flow(n))
         if head is not None:
             stand_ins[head.index] = Node(
                 "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
             )
         self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
+
+    def _with_captures(self, node: Node) -> Node:
+        """What its bodies read from around them, as inputs after its own; small constants become the bodies' own."""
+        captured = [self.graph.tensors[name] for name in sorted(node.captures)]
+        own = (*node.inputs, *[None] * (2 - len(node.inputs))) if node.op == "Loop" else node.inputs
+        inputs = (*own, *(t for t in captured if not is_small_constant(self.graph, t)))
+        attrs = {**node.attrs, "view": self, "formal": len(own)}
+        return Node(node.op, node.name, inputs, node.outputs, attrs, "", node.version, index=node.index)
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
         """Names of the tensors that depend on `sources` and reach `targets`, past no node with an index in `stops`."""
@@ -46,6 +64,16 @@ class View:
                 reached.update(t.name for t in node.inputs if t is not None and t.name in forward)
                 reached |= node.captures & forward
         return reached
+
+
+def is_small_constant(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a body may hold the value itself, so that it sees axes, sizes and bounds."""
+    value = graph.constant(tensor)
+    return value is not None and value.size <= _SMALL
+
+
+def _is_control_flow(node: Node) -> bool:
+    return node.domain == "" and node.op in CONTROL_FLOW
 
 
 def _rectifier_node(found: Rectifier) -> Node:

@@ -7,20 +7,22 @@ derivative may ask for shapes and masks freely, and static graphs come out witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx import helper, numpy_helper
 
+from gbp_onnx.graph.body import Body, renamed
 from gbp_onnx.graph.folding import Array, evaluate
-from gbp_onnx.graph.names import unique_name
-from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, numpy_dtype
+from gbp_onnx.graph.kinds import element_type, is_scalar, sequence_type, tensor_type, without_sizes
+from gbp_onnx.graph.names import names_in, unique_name
+from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, empty_graph, numpy_dtype
 
-__all__ = ["Emitter", "Operand"]
+__all__ = ["Emitter", "Inside", "Operand"]
 
 Operand: TypeAlias = Tensor | Array | float | int | bool | Sequence[int] | None
 """An operator input: a tensor, a constant (numbers take the type of the tensors beside them, int lists are int64), or
@@ -28,11 +30,15 @@ left out.
 """
 
 _FOLD_LIMIT = 1 << 16
+_COPY_LIMIT = 256  # constants up to so many elements are copied into a body, so that they are known there
 _INT64, _BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 _FIXED_TYPES = {"Shape": _INT64, "Size": _INT64, "ArgMax": _INT64, "ArgMin": _INT64, "NonZero": _INT64} | dict.fromkeys(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"), _BOOL
 )
 _TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
+_MAKES_SEQUENCES = frozenset(
+    {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"}
+)
 _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13) | dict.fromkeys(
     (
         "ReduceMean",
@@ -49,6 +55,25 @@ _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13)
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Emitted:
+    """A new node. `origin`: the forward node that it was made for; `source`: the node that it is a copy of."""
+
+    op: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    bodies: Mapping[str, Body] = field(default_factory=dict)
+    origin: str = ""
+    source: onnx.NodeProto | None = None
+
+    def read(self) -> Iterable[Tensor]:
+        """What it reads, through its bodies too."""
+        yield from self.inputs
+        for body in self.bodies.values():
+            yield from body.captures.values()
+
+
 class Emitter:
     """Appends nodes after a graph's own.
 
@@ -59,13 +84,15 @@ class Emitter:
 
     def __init__(self, graph: Graph, prefix: str = "grad") -> None:
         self.graph, self.prefix, self.vjp_of = graph, prefix, ""
-        self._taken = set(graph.tensors) | {n.name for n in graph.nodes}
-        self._taken |= {t.name for t in graph.model.graph.initializer} | {i.name for i in graph.model.graph.input}
+        self.wanted: tuple[bool, ...] = ()  # which inputs of that node want a cotangent
+        self.sweep: Callable[..., dict[str, Tensor]] | None = None  # sweeps a body, under the rule in force
+        self._taken = set(graph.tensors) | {n.name for n in graph.nodes} | names_in(graph.model.graph)
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
-        self._nodes: list[tuple[gs.Node, str]] = []
+        self._nodes: list[_Emitted] = []
         self._seen: dict[Any, tuple[Tensor, ...]] = {}
         self._constants: dict[Any, gs.Constant] = {}
         self._types: dict[int, int] = {}
+        self._forms: dict[int, onnx.TypeProto] = {}  # of sequences, optionals and numbers of rank 0
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
         self._published: set[int] = set()  # emitted tensors that are inputs or outputs of the model
@@ -95,20 +122,62 @@ class Emitter:
             self._seen[key] = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs)
         return self._seen[key]
 
+    def attach(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        types: Sequence[onnx.TypeProto | None],
+        bodies: Mapping[str, Body] | None = None,
+        source: onnx.NodeProto | None = None,
+        names: Sequence[str] = (),
+        attrs: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Emit a node with bodies, or a copy of `source` (its attributes; `inputs` and `bodies` are its own).
+
+        `types`: of its outputs, None where one is left out; `names` (of the outputs) are made unique.
+        """
+        tensors = tuple(_EMPTY if t is None else t for t in inputs)
+        held, given = dict(bodies or {}), dict(attrs or {})
+        key = (
+            op_type,
+            tuple(id(t) for t in tensors),
+            repr(sorted(given.items())),
+            len(types),
+            [] if source is None else [a.SerializeToString() for a in source.attribute if a.name not in held],
+            [(n, b.proto.SerializeToString(), [(c, id(t)) for c, t in b.captures.items()]) for n, b in held.items()],
+        )
+        known = repr(key)
+        if known not in self._seen:
+            bases = [self._base(name) for name in names or [op_type] * len(types)]
+            made = tuple(
+                _EMPTY if kind is None else gs.Variable(self.unique(base))
+                for base, kind in zip(bases, types, strict=True)
+            )
+            for tensor, kind in zip(made, types, strict=True):
+                if kind is not None:
+                    self._register(tensor, kind)
+            self._nodes.append(_Emitted(op_type, tensors, made, given, held, self.vjp_of, source))
+            self._seen[known] = made
+        return self._seen[known]
+
+    def inside(self) -> Inside:
+        """An emitter for a body of a node that is emitted here."""
+        return Inside(self)
+
     def constant(self, value: Array | np.generic | Sequence[int] | float, elem_type: int = 0) -> Tensor:
         """A constant tensor; equal constants are one initializer."""
         array = np.ascontiguousarray(value, None if elem_type == 0 else numpy_dtype(elem_type)).reshape(np.shape(value))
         key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
-            constant = gs.Constant(self.unique(f"{self.prefix}/const/{len(self._constants)}"), array)
+            constant = gs.Constant(self.unique(f"{self.prefix}/const/{len(self._constants)}".lstrip("/")), array)
             self._constants[key] = constant
             self._register(constant, elem_type or int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype)))
         return self._constants[key]
 
-    def placeholder(self, name: str, elem_type: int) -> Tensor:
+    def placeholder(self, name: str, kind: int | onnx.TypeProto) -> Tensor:
         """A tensor that becomes an input of the graph."""
         tensor = gs.Variable(self.unique(name))
-        self._register(tensor, elem_type)
+        self._register(tensor, kind)
         self._shared.add(id(tensor))
         self._published.add(id(tensor))
         return tensor
@@ -123,12 +192,9 @@ class Emitter:
         """The tensor under exactly this name (made unique): renamed where it is free to be, else copied."""
         free = id(tensor) in self._own and id(tensor) not in self._published and not isinstance(tensor, gs.Constant)
         if not free:
-            elem_type = self.elem_type(tensor)
             source, tensor = tensor, gs.Variable("")
-            self._register(tensor, elem_type)
-            node = gs.Node("Identity", outputs=[tensor])
-            node.inputs = [source]
-            self._nodes.append((node, self.vjp_of))
+            self._register(tensor, self.type_of(source))
+            self._nodes.append(_Emitted("Identity", (source,), (tensor,), origin=self.vjp_of))
         tensor.name = self.unique(name)
         self._shared.add(id(tensor))
         self._published.add(id(tensor))
@@ -139,7 +205,7 @@ class Emitter:
         `stop`.
         """
         stopped = {id(t) for t in stop}
-        made_by = {id(t): node for node, _ in self._nodes for t in node.outputs}
+        made_by = {id(t): node for node in self._nodes for t in node.outputs}
         added = {id(t): t.name for t in self.added_outputs.values()}
         names: set[str] = set()
         pending, seen = [root], set(stopped)
@@ -155,7 +221,7 @@ class Emitter:
                 elif id(tensor) not in self._own and not tensor.is_empty():
                     names.add(tensor.name)
             elif node.op not in ("Shape", "Size"):
-                pending.extend(node.inputs)
+                pending.extend(node.read())
         return names
 
     def unique(self, name: str) -> str:
@@ -166,9 +232,18 @@ class Emitter:
         """The TensorProto data type of a forward or an emitted tensor."""
         if id(tensor) in self._types:
             return self._types[id(tensor)]
-        return (
-            self.graph.elem_type(tensor) or onnx.TensorProto.FLOAT
-        )  # unknown: behind an operator that will be refused
+        known = self.graph.elem_type(tensor) or element_type(self.graph.type_of(tensor))[0]
+        return known or onnx.TensorProto.FLOAT  # unknown: behind an operator that will be refused
+
+    def is_sequence(self, tensor: Tensor) -> bool:
+        """Whether a forward or an emitted tensor is a sequence of tensors."""
+        return element_type(self.type_of(tensor))[1]
+
+    def type_of(self, tensor: Tensor) -> onnx.TypeProto:
+        """The type of a forward or an emitted tensor; the latter without sizes."""
+        if id(tensor) not in self._types:
+            return self.graph.type_of(tensor)
+        return self._forms.get(id(tensor)) or tensor_type(self._types[id(tensor)])
 
     def value(self, tensor: Tensor | None) -> Array | None:
         """The value of a forward or an emitted tensor where it is constant."""
@@ -225,25 +300,42 @@ class Emitter:
         Drops from `added_outputs` what no kept node reads.
         """
         needed = {id(t) for t in roots}
-        kept: list[tuple[gs.Node, str]] = []
-        for node, origin in reversed(self._nodes):
-            if any(id(t) in needed for t in node.outputs):
-                needed.update(id(t) for t in node.inputs)
-                kept.append((node, origin))
-        protos = []
-        for node, origin in reversed(kept):
-            proto = OnnxExporter.export_node(node)
-            proto.name = self.unique(node.outputs[0].name)
-            if origin:
-                proto.metadata_props.add(key="gbp.vjp_of", value=origin)
-            protos.append(proto)
+        kept: list[_Emitted] = []
+        for node in reversed(self._nodes):
+            if any(id(t) in needed for t in node.outputs if t is not _EMPTY):
+                needed.update(id(t) for t in node.read())
+                kept.append(node)
+        protos = [self._proto(node) for node in reversed(kept)]
         self.added_outputs = {k: t for k, t in self.added_outputs.items() if id(t) in needed}
         constants = [c for c in self._constants.values() if id(c) in needed]
         return protos, [numpy_helper.from_array(np.asarray(c.values), c.name) for c in constants]
 
-    def _register(self, tensor: Tensor, elem_type: int) -> None:
+    def _proto(self, node: _Emitted) -> onnx.NodeProto:
+        domain = None if node.source is None else node.source.domain
+        proto = helper.make_node(node.op, [t.name for t in node.inputs], [t.name for t in node.outputs], domain=domain)
+        proto.name = self.unique(next(name for name in proto.output if name))
+        if node.source is not None:
+            proto.attribute.extend(a for a in node.source.attribute if a.name not in node.bodies)
+            proto.metadata_props.extend(node.source.metadata_props)
+        if node.origin and not proto.metadata_props:
+            proto.metadata_props.add(key="gbp.vjp_of", value=node.origin)
+        proto.attribute.extend(helper.make_attribute(k, v) for k, v in node.attrs.items())
+        for name, body in node.bodies.items():
+            inside = {n: t.name for n, t in body.captures.items()}
+            graph = renamed(body.proto, inside, lambda n: self.unique(f"{proto.name}/{n}"))
+            proto.attribute.append(helper.make_attribute(name, graph))
+        return proto
+
+    def _register(self, tensor: Tensor, kind: int | onnx.TypeProto) -> None:
         self._own[id(tensor)] = tensor
-        self._types[id(tensor)] = elem_type
+        if isinstance(kind, int):
+            self._types[id(tensor)] = kind
+            return
+        self._types[id(tensor)] = element_type(kind)[0]
+        if is_scalar(kind):
+            self._forms[id(tensor)] = kind
+        elif kind.WhichOneof("value") not in (None, "tensor_type"):
+            self._forms[id(tensor)] = without_sizes(kind)
 
     def _operands(self, inputs: Sequence[Operand]) -> list[Tensor]:
         """Numbers become constants of the type of the first tensor beside them that is not boolean."""
@@ -279,27 +371,62 @@ class Emitter:
 
     def _append(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
-        base = f"{self.prefix}/{self.vjp_of}/{op_type}" if self.vjp_of else f"{self.prefix}/{op_type}"
-        made = tuple(gs.Variable(self.unique(base)) for _ in range(outputs))
+        made = tuple(gs.Variable(self.unique(self._base(op_type))) for _ in range(outputs))
         for tensor in made:
-            self._register(tensor, elem_type)
+            self._register(tensor, sequence_type(elem_type) if op_type in _MAKES_SEQUENCES else elem_type)
         if op_type == "MaxPool" and outputs == 2:
             self._types[id(made[1])] = _INT64
         proto_attrs = {k: _attribute(v) for k, v in attrs.items()}
-        node = gs.Node(op_type, attrs=proto_attrs, outputs=list(made))
-        node.inputs = list(tensors)
-        self._nodes.append((node, self.vjp_of))
+        self._nodes.append(_Emitted(op_type, tuple(tensors), made, proto_attrs, origin=self.vjp_of))
         return made
+
+    def _base(self, op_type: str) -> str:
+        return "/".join(filter(None, (self.prefix, self.vjp_of, op_type)))
 
     def _result_type(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> int:
         if op_type in _FIXED_TYPES:
             return _FIXED_TYPES[op_type]
-        if op_type == "Cast":
-            return int(attrs["to"])
+        if op_type in ("Cast", "SequenceEmpty"):
+            return int(attrs["to" if op_type == "Cast" else "dtype"])
         if op_type == "ConstantOfShape":
             value = attrs.get("value")
             return onnx.TensorProto.FLOAT if value is None else int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
         return self.elem_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
+
+
+class Inside(Emitter):
+    """Writes a body: the graph of an If, Loop or Scan that `around` emits. Its names are made unique there."""
+
+    def __init__(self, around: Emitter) -> None:
+        super().__init__(empty_graph(around.graph.opset), prefix="")
+        self.around, self.sweep = around, around.sweep
+        self._captured: dict[int, Tensor] = {}
+        self._outer: dict[str, Tensor] = {}  # captured name -> the tensor around
+
+    def capture(self, tensor: Tensor) -> Tensor:
+        """A tensor of the graph around, seen from inside; a constant where it is a small one."""
+        if id(tensor) not in self._captured:
+            value = self.around.value(tensor)
+            if value is not None and value.size <= _COPY_LIMIT:
+                seen = self.constant(value, self.around.elem_type(tensor))
+            else:
+                seen = self.placeholder(f"captured/{len(self._outer)}", self.around.type_of(tensor))
+                self._outer[seen.name] = tensor
+            self._captured[id(tensor)] = seen
+        return self._captured[id(tensor)]
+
+    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Body:
+        """The body that computes `outputs` from its formal `inputs` and what it captured."""
+        results = [self.publish(t, f"result/{k}") for k, t in enumerate(outputs)]
+        nodes, initializers = self.export(results)
+        graph = helper.make_graph(
+            nodes, "body", [self._info(t) for t in inputs], [self._info(t) for t in results], initializers
+        )
+        read = names_in(graph)
+        return Body(graph, {name: t for name, t in self._outer.items() if name in read})
+
+    def _info(self, tensor: Tensor) -> onnx.ValueInfoProto:
+        return helper.make_value_info(tensor.name, self.type_of(tensor))
 
 
 _EMPTY = gs.Variable("")
@@ -311,5 +438,5 @@ def _size(shape: Sequence[Any]) -> int:
 
 def _attribute(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return gs.Constant("", value)
+        return numpy_helper.from_array(value)
     return list(value) if isinstance(value, tuple) else value

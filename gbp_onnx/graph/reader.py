@@ -14,6 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.kinds import FLOAT_TYPES
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
 
@@ -28,6 +29,7 @@ __all__ = [
     "Shape",
     "Tensor",
     "captured_names",
+    "empty_graph",
     "numpy_dtype",
     "opset_of",
     "skeleton_with_shapes",
@@ -43,9 +45,6 @@ Dim: TypeAlias = int | str | None
 """A known size, a symbol (two equal symbols are equal sizes), or unknown."""
 Shape: TypeAlias = tuple[Dim, ...] | None
 
-FLOAT_TYPES = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
-)
 INTEGER_TYPES = frozenset(
     getattr(onnx.TensorProto, name)
     for name in ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
@@ -97,13 +96,15 @@ class Node:
 class Graph:
     """A model, indexed. Reads; changes nothing (the emitter appends to a copy)."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, symbols_hold: bool = False) -> None:
+        """`symbols_hold`: equal symbols are surely equal sizes, as they come from inference and not from a file."""
         self.model = model
         self.opset = opset_of(model)
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._constants: dict[str, Array | None] = {}
         try:
-            self._surgeon = gs.import_onnx(skeleton_with_shapes(model))
+            skeleton = skeleton_with_shapes(model, symbols_hold)
+            self._surgeon = gs.import_onnx(skeleton)
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
         versions = {o.domain: o.version for o in model.opset_import}
@@ -114,13 +115,21 @@ class Graph:
         self.tensors: dict[str, Tensor] = dict(self._surgeon.tensors())
         self.inputs: list[Tensor] = list(self._surgeon.inputs)
         self.outputs: list[Tensor] = list(self._surgeon.outputs)
+        self.tensors |= {t.name: t for t in self.inputs}
         self._output_names = {t.name for t in self.outputs}
+        inferred = skeleton.graph
+        self._no_tensors: dict[str, onnx.TypeProto] = {  # sequences and optionals
+            v.name: v.type
+            for v in (*inferred.value_info, *inferred.output, *inferred.input)
+            if v.type.WhichOneof("value") not in (None, "tensor_type")
+        }
         self._producer: dict[str, Node] = {}
         self._readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             self._producer.update((t.name, node) for t in node.outputs if t is not None)
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
+            self.tensors |= {name: gs.Variable(name) for name in node.captures if name not in self.tensors}
         for node in self.nodes:
             if node.domain in STANDARD_DOMAINS:
                 give_rank(self, node)
@@ -146,6 +155,16 @@ class Graph:
         if dtype is None or getattr(tensor, "type", None) not in (None, "tensor_type"):
             return 0
         return int(dtype) if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def type_of(self, tensor: Tensor) -> onnx.TypeProto:
+        """The type as far as it is known: a tensor's with its sizes, a sequence's, an optional's."""
+        if tensor.name in self._no_tensors:
+            return self._no_tensors[tensor.name]
+        kind = self.elem_type(tensor)
+        made: onnx.TypeProto = (
+            onnx.helper.make_tensor_type_proto(kind, self.shape(tensor)) if kind else onnx.TypeProto()
+        )
+        return made
 
     def is_float(self, tensor: Tensor) -> bool:
         """Whether `tensor` holds floating point numbers."""
@@ -234,7 +253,7 @@ def _read_node(node: gs.Node, proto: onnx.NodeProto, index: int, versions: Mappi
         proto.name or f"{proto.op_type}_{index}",
         [None if t.is_empty() else t for t in node.inputs],
         [None if t.is_empty() else t for t in node.outputs],
-        {**defaults, **node.attrs},
+        {**defaults, **node.attrs, **{a.name: a.g for a in proto.attribute if a.HasField("g")}},
         domain,
         version,
         captured_names(proto),
@@ -255,6 +274,13 @@ def _schema(op: str, domain: str, opset: int) -> tuple[int, dict[str, Any]]:
         if a.default_value.name
     }
     return schema.since_version, {k: v.decode() if isinstance(v, bytes) else v for k, v in defaults.items()}
+
+
+@lru_cache(maxsize=8)
+def empty_graph(opset: int) -> Graph:
+    """A graph of nothing, for an emitter that writes a body."""
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    return Graph(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)]))
 
 
 def captured_names(proto: onnx.NodeProto) -> set[str]:
@@ -294,7 +320,7 @@ def _constant_node(node: Node) -> Array | None:
     return None
 
 
-def skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def skeleton_with_shapes(model: onnx.ModelProto, symbols_hold: bool = False) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
     Sizes are taken from the inputs alone: what exporters declare for inner tensors and outputs may be stale, and only
@@ -319,7 +345,7 @@ def skeleton_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     symbols = [d.dim_param for i in graph.input for d in i.type.tensor_type.shape.dim if d.dim_param]
     for value in graph.input:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0 or (dim.dim_param and symbols.count(dim.dim_param) > 1):
+            if dim.dim_value < 0 or (not symbols_hold and dim.dim_param and symbols.count(dim.dim_param) > 1):
                 dim.Clear()
     for value in graph.output:
         if value.type.HasField("tensor_type"):

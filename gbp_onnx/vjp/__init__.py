@@ -21,15 +21,20 @@
     patches         Col2Im, DeformConv
     fourier         DFT, STFT
     classical       ai.onnx.ml: Scaler, Normalizer, LinearClassifier...
+    control         If, Loop, Scan
+    recurrent       LSTM, GRU, RNN
+    sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
 
-`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
+`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
+`recompute` the derivative of a piece of a graph: of a body, or of what an operator is in terms of others.
 """
 
 from gbp_onnx.vjp import (
     activation,
     classical,
+    control,
     conv,
     cumulative,
     einsum,
@@ -44,11 +49,13 @@ from gbp_onnx.vjp import (
     normalization,
     patches,
     pool,
+    recurrent,
     reduction,
     resize,
     roi,
     sampling,
     scatter,
+    sequence,
     stops,
     trigonometry,
 )
@@ -73,6 +80,7 @@ __all__ = [
     "UnknownShape",
     "activation",
     "classical",
+    "control",
     "conv",
     "cumulative",
     "derivative_of",
@@ -90,11 +98,13 @@ __all__ = [
     "normalization",
     "patches",
     "pool",
+    "recurrent",
     "reduction",
     "resize",
     "roi",
     "sampling",
     "scatter",
+    "sequence",
     "stops",
     "trigonometry",
 ]
