@@ -16,7 +16,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
-from gbp_onnx.target import is_explainer, notes, plan, reasons_against, ungated
+from gbp_onnx.target import gated, is_explainer, notes, plan, reasons_against, ungated
 from gbp_onnx.vjp import is_known
 
 __all__ = ["Inspection", "inspect"]
@@ -72,7 +72,7 @@ def inspect(
     preprocess = from_metadata(props)
     graph = Graph(canonical_model(loaded, is_known))
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
-    live, reasons = scheme.live(), reasons_against(scheme, families)
+    reasons = reasons_against(scheme, families)
     said = [] if reasons else notes(scheme, tuple(RULES), families)
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     return Inspection(
@@ -83,9 +83,7 @@ def inspect(
         head=None
         if scheme.head is None
         else {"output": scheme.output.name, "op": scheme.head.node.op, "node": scheme.head.node.name},
-        rectifiers=tuple(
-            {"name": r.node.name, "kind": r.kind} for name, r in scheme.view.rectifiers.items() if name in live
-        ),
+        rectifiers=tuple({"name": name, "kind": kind} for name, kind in gated(scheme)),
         ungated=tuple({"name": n.name, "kind": n.op} for n in ungated(scheme, families)),
         unsupported=tuple(_reason(r) for r in reasons),
         preprocess=None if preprocess is None else preprocess.to_dict(),

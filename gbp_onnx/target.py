@@ -25,11 +25,13 @@ from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, o
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
+from gbp_onnx.vjp.recurrent import cell_activations, is_rectifier
 
 __all__ = [
     "Plan",
     "build",
     "build_loaded",
+    "gated",
     "is_explainer",
     "notes",
     "plan",
@@ -156,27 +158,48 @@ def is_explainer(model: onnx.ModelProto) -> bool:
     return any(entry.key == "gbp.rules" for entry in model.metadata_props)
 
 
+def gated(scheme: Plan) -> list[tuple[str, str]]:
+    """Name and kind of the rectifiers on the way to the image: "Relu", or "RNN[Relu]" for one that is in every step of
+    a cell.
+    """
+    live = scheme.live()
+    cells = []
+    for node in _on_the_way(scheme):
+        kinds = dict.fromkeys(name for name, alpha, _ in cell_activations(node) if is_rectifier(name, alpha))
+        if kinds:
+            cells.append((node.name, f"{node.op}[{', '.join(kinds)}]"))
+    return [(r.node.name, r.kind) for name, r in scheme.view.rectifiers.items() if name in live] + cells
+
+
 def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
-    """The activations on the way to the image that no rule gates."""
-    table, live = overrides("guided", families), scheme.live()
+    """The activations on the way to the image that no rule gates, and the cells that hold one."""
+    table = overrides("guided", families)
+
+    def is_loose(node: Node) -> bool:
+        if (node.domain, node.op) in ACTIVATIONS or _is_hard_clip(node):
+            return (node.domain, node.op) not in table
+        return any(not is_rectifier(n, alpha) and ("", n) not in table for n, alpha, _ in cell_activations(node))
+
+    return [node for node in _on_the_way(scheme) if is_loose(node)]
+
+
+def _on_the_way(scheme: Plan) -> list[Node]:
+    """The nodes through which the gradient flows."""
+    live = scheme.live()
     return [
         n
         for n in scheme.view.nodes
-        if ((n.domain, n.op) in ACTIVATIONS or _is_hard_clip(n))
-        and (n.domain, n.op) not in table
-        and any(t is not None and t.name in live for t in n.inputs)
+        if any(t is not None and t.name in live for t in n.inputs)
         and any(t is not None and t.name in live for t in n.outputs)
     ]
 
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
-    live = scheme.live()
-    gated = [r for name, r in scheme.view.rectifiers.items() if name in live]
     found, masking = [], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
-    if masking and not gated and not families:
+    if masking and not gated(scheme) and not families:
         equal = f"{' and '.join(masking)} equal the plain gradient (saliency)"
         found.append(
             f"no rectifier lies on the way to the image: {equal}" + (f"; it has {kinds} (see rectify)" if kinds else "")

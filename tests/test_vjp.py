@@ -16,6 +16,7 @@ import gbp_onnx
 import tests.vjp_cases_classical
 import tests.vjp_cases_control
 import tests.vjp_cases_fourier
+import tests.vjp_cases_recurrent
 import tests.vjp_cases_scalar
 import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model

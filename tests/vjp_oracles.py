@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from tests.recurrent_oracles import GRU, LSTM, RNN
+
 _erf = np.vectorize(math.erf, otypes=["d"])
 
 
@@ -300,5 +302,6 @@ OWN = [
     *(RMSNormalization, Det, CumProd),
     *(MicrosoftGelu, BiasGelu, FastGelu, QuickGelu, Inverse, SkipLayerNormalization),
     *(LinearClassifier, LinearRegressor),
+    *(GRU, LSTM, RNN),
     *(FusedMatMul, SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization),
 ]

@@ -9,7 +9,7 @@ its Y is 0 there; read backwards it keeps its initial state until its end comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.recompute import by_equivalent
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
-__all__ = ["equations"]
+__all__ = ["cell_activations", "equations", "is_rectifier"]
 
 INPUTS = {
     "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
@@ -103,39 +103,47 @@ def _scaled_tanh(line: Lines, x: str, alpha: float, beta: float) -> str:
     return str(line.Mul(line.Tanh(line.Mul(x, line.number(beta))), line.number(alpha)))
 
 
-_WRITTEN_OUT = {"affine": _affine, "scaledtanh": _scaled_tanh}
-_OPERATORS = {
-    name.lower(): name
-    for name in (
-        *("Relu", "Tanh", "Sigmoid", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Elu", "Softsign", "Softplus"),
-    )
-}
-_ALPHA = {"affine": 0.0, "leakyrelu": 0.01, "thresholdedrelu": 0.0, "scaledtanh": 0.0, "hardsigmoid": 0.2, "elu": 1.0}
-_BETA = {"affine": 0.0, "scaledtanh": 0.0, "hardsigmoid": 0.5}
+_WRITTEN_OUT = {"Affine": _affine, "ScaledTanh": _scaled_tanh}
+_OPERATORS = ("Relu", "Tanh", "Sigmoid", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Elu", "Softsign", "Softplus")
+_NAMES = {name.lower(): name for name in (*_OPERATORS, *_WRITTEN_OUT)}
+_ALPHA = {"Affine": 0.0, "LeakyRelu": 0.01, "ThresholdedRelu": 0.0, "ScaledTanh": 0.0, "HardSigmoid": 0.2, "Elu": 1.0}
+_BETA = {"Affine": 0.0, "ScaledTanh": 0.0, "HardSigmoid": 0.5}
 """Values where the node gives none, as ONNX Runtime has them (the standard has none for Affine and ScaledTanh, and 1
 for ThresholdedRelu's alpha).
 """
 
 
-def activations(node: Node) -> Iterator[Activation]:
-    """The node's activations, in its order; alphas and betas go to those that take one, in that order too."""
+def cell_activations(node: Node) -> list[tuple[str, float | None, float | None]]:
+    """Name, alpha and beta of the node's activations, in its order; those that take one share out what is given.
+
+    Empty for other operators.
+    """
+    if node.domain != "" or node.op not in ACTIVATIONS:
+        return []
     directions = 2 if node.attrs.get("direction") == "bidirectional" else 1
     named = node.attrs.get("activations") or ACTIVATIONS[node.op] * directions
     alphas, betas = (iter(node.attrs.get(f"activation_{which}") or ()) for which in ("alpha", "beta"))
-    for name in named:
-        key = (name.decode() if isinstance(name, bytes) else name).lower()
-        alpha = next(alphas, _ALPHA[key]) if key in _ALPHA else None
-        beta = next(betas, _BETA[key]) if key in _BETA else None
-        yield _activation(key, alpha, beta)
+    made = []
+    for written in named[: len(ACTIVATIONS[node.op]) * directions]:
+        text = written.decode() if isinstance(written, bytes) else written
+        name = _NAMES.get(text.lower(), text)
+        alpha = next(alphas, _ALPHA[name]) if name in _ALPHA else None
+        made.append((name, alpha, next(betas, _BETA[name]) if name in _BETA else None))
+    return made
 
 
-def _activation(key: str, alpha: float | None, beta: float | None) -> Activation:
-    if key in _WRITTEN_OUT:
-        return lambda line, x: _WRITTEN_OUT[key](line, x, alpha or 0.0, beta or 0.0)
-    if key not in _OPERATORS:
-        raise Refusal(f"its activation {key!r} is not one of the standard's")
-    attrs = {name: value for name, value in (("alpha", alpha), ("beta", beta)) if value is not None}
-    return lambda line, x: str(getattr(line, _OPERATORS[key])(x, **attrs))
+def is_rectifier(name: str, alpha: float | None) -> bool:
+    """Whether an activation of a cell computes max(x, 0); so the rules gate it."""
+    return name in ("Relu", "ThresholdedRelu") or (name in ("LeakyRelu", "Elu") and alpha == 0)
+
+
+def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
+    if name in _WRITTEN_OUT:
+        return lambda line, x: _WRITTEN_OUT[name](line, x, alpha or 0.0, beta or 0.0)
+    if name not in _NAMES.values():
+        raise Refusal(f"its activation {name!r} is not one of the standard's")
+    attrs = {key: value for key, value in (("alpha", alpha), ("beta", beta)) if value is not None}
+    return lambda line, x: str(getattr(line, name)(x, **attrs))
 
 
 # --- one step of a cell -------------------------------------------------------------------------------------------
@@ -223,7 +231,7 @@ def equations(node: Node, elem_type: int, opset: int, prefix: str = "") -> Graph
         given["X"] = line.Transpose(given["X"], perm=[1, 0, 2])
     direction = node.attrs.get("direction", "forward")
     count = 2 if direction == "bidirectional" else 1
-    chosen, size = list(activations(node)), len(ACTIVATIONS[node.op])
+    chosen, size = [_activation(*a) for a in cell_activations(node)], len(ACTIVATIONS[node.op])
     shared: dict[str, str] = {name: given[name] for name in ("X", "sequence_lens") if name in given}
     parts = {name: line.split(tensor, count, 0) for name, tensor in given.items() if name not in shared}
     made = []
