@@ -17,7 +17,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
-from gbp_onnx.target import is_explainer, notes, plan, reasons_against, ungated
+from gbp_onnx.target import gated, is_explainer, notes, plan, reasons_against, ungated
 from gbp_onnx.vjp import is_known
 
 __all__ = ["Inspection", "inspect"]
@@ -84,7 +84,7 @@ def inspect(
         head=None
         if scheme.head is None
         else {"output": scheme.output.name, "op": scheme.head.node.op, "node": scheme.head.node.name},
-        rectifiers=tuple({"name": n.name, "kind": n.attrs["kind"]} for n in scheme.rectifiers()),
+        rectifiers=tuple({"name": name, "kind": kind} for name, kind in gated(scheme)),
         ungated=tuple({"name": n.name, "kind": n.op} for n in ungated(scheme, families)),
         unsupported=tuple(_reason(r) for r in reasons),
         preprocess=None if preprocess is None else preprocess.to_dict(),

@@ -28,11 +28,13 @@ from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
 from gbp_onnx.vjp.control import live_nodes
 from gbp_onnx.vjp.live import live_tensors
+from gbp_onnx.vjp.recurrent import cell_activations, is_rectifier
 
 __all__ = [
     "Plan",
     "build",
     "build_loaded",
+    "gated",
     "is_explainer",
     "notes",
     "plan",
@@ -143,10 +145,6 @@ class Plan:
         """The nodes through which the gradient flows, those inside bodies too."""
         return list(live_nodes(self.view, [self.output.name], self.wrt))
 
-    def rectifiers(self) -> list[Node]:
-        """Those of them that are rectifiers."""
-        return [n for n in self.nodes() if (n.domain, n.op) == RECTIFIER]
-
 
 def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, explain: str, where: str) -> Plan:
     """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
@@ -169,23 +167,37 @@ def is_explainer(model: onnx.ModelProto) -> bool:
     return any(entry.key == "gbp.rules" for entry in model.metadata_props)
 
 
+def gated(scheme: Plan) -> list[tuple[str, str]]:
+    """Name and kind of the rectifiers on the way to the image: "Relu", or "RNN[Relu]" for one that is in every step of
+    a cell.
+    """
+    found = []
+    for node in scheme.nodes():
+        if (node.domain, node.op) == RECTIFIER:
+            found.append((node.name, str(node.attrs["kind"])))
+        elif kinds := dict.fromkeys(name for name, alpha, _ in cell_activations(node) if is_rectifier(name, alpha)):
+            found.append((node.name, f"{node.op}[{', '.join(kinds)}]"))
+    return found
+
+
 def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
-    """The activations on the way to the image that no rule gates."""
+    """The activations on the way to the image that no rule gates, and the cells that hold one."""
     table = overrides("guided", families)
-    return [
-        n
-        for n in scheme.nodes()
-        if ((n.domain, n.op) in ACTIVATIONS or _is_hard_clip(n)) and (n.domain, n.op) not in table
-    ]
+
+    def is_loose(node: Node) -> bool:
+        if (node.domain, node.op) in ACTIVATIONS or _is_hard_clip(node):
+            return (node.domain, node.op) not in table
+        return any(not is_rectifier(n, alpha) and ("", n) not in table for n, alpha, _ in cell_activations(node))
+
+    return [node for node in scheme.nodes() if is_loose(node)]
 
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
-    gated = scheme.rectifiers()
     found, masking = [], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
-    if masking and not gated and not families:
+    if masking and not gated(scheme) and not families:
         equal = f"{' and '.join(masking)} equal the plain gradient (saliency)"
         found.append(
             f"no rectifier lies on the way to the image: {equal}" + (f"; it has {kinds} (see rectify)" if kinds else "")

@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import gbp_onnx
+import tests.vjp_cases_classical
 import tests.vjp_cases_control
+import tests.vjp_cases_fourier
+import tests.vjp_cases_recurrent
 import tests.vjp_cases_scalar
 import tests.vjp_cases_spatial  # noqa: F401 - adds its cases to the table
 from gbp_onnx.canonical.passes import canonical_model
@@ -161,7 +164,6 @@ REFUSED: list[Any] = [
     ),
     ("Dropout", [t(2, 3), fixed(0.5), fixed(True, np.bool_)], {}, 17, 1, "training mode"),
     ("Dropout", [t(2, 3), fixed(0.5), fed(False, np.bool_)], {}, 17, 1, "training mode"),
-    ("Pad", [t(2, 3), ints(1, 1, 1, 1), t()], {}, 17, 1, "depends on the input"),
     (
         "AveragePool",
         [t(1, 1, 7)],
@@ -182,7 +184,8 @@ REFUSED: list[Any] = [
     ("RandomUniformLike", [t(2, 3)], {}, 17, 1, "random"),
     ("Bernoulli", [t(2, 3, low=0, high=1)], {}, 17, 1, "random"),
     ("Einsum", [t(2, 3), t(3, 2)], {"equation": "iJ,JK"}, 17, 1, "upper and lower case"),
-    ("DFT", [t(1, 4, 1)], {"axis": 1}, 17, 1, "no derivative is known"),
+    ("DFT", [t(1, 5, 2), fixed(4, np.int64)], {"inverse": 1, "onesided": 1}, 17, 1, "4 values of 5 bins"),
+    ("DFT", [t(1, 5, 2), fed(8)], {"inverse": 1, "onesided": 1}, 17, 1, "its inverse is one-sided"),
 ]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from tests.recurrent_oracles import GRU, LSTM, RNN
+
 _erf = np.vectorize(math.erf, otypes=["d"])
 
 
@@ -245,11 +247,61 @@ class FusedMatMul(OpRun):
         return (left @ right * (1 if alpha is None else alpha),)
 
 
+class LinearRegressor(OpRun):
+    """onnx.reference has no post_transform here."""
+
+    op_domain = "ai.onnx.ml"
+
+    def _run(
+        self,
+        x: np.ndarray,
+        coefficients: Any = None,
+        intercepts: Any = None,
+        post_transform: Any = None,
+        targets: Any = None,
+    ) -> tuple[np.ndarray]:
+        scores = x @ np.reshape(coefficients, (targets, -1)).T + np.asarray(intercepts)
+        return (scores if targets == 1 else _after(post_transform, scores),)
+
+
+class LinearClassifier(OpRun):
+    """onnx.reference does something else than ONNX Runtime with one score for two classes."""
+
+    op_domain = "ai.onnx.ml"
+
+    def _run(
+        self,
+        x: np.ndarray,
+        classlabels_ints: Any = None,
+        classlabels_strings: Any = None,
+        coefficients: Any = None,
+        intercepts: Any = None,
+        multi_class: Any = None,
+        post_transform: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scores = x @ np.reshape(coefficients, (len(intercepts), -1)).T + np.asarray(intercepts)
+        if len(intercepts) == 1:
+            one = 1 / (1 + np.exp(-scores)) if post_transform == "LOGISTIC" else scores
+            scores = np.concatenate([1 - one, one], 1)
+        else:
+            scores = _after(post_transform, scores)
+        return np.argmax(scores, 1), scores
+
+
+def _after(transform: str, scores: np.ndarray) -> np.ndarray:
+    if transform == "SOFTMAX":
+        powers = np.exp(scores)
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+    return np.asarray(1 / (1 + np.exp(-scores)) if transform == "LOGISTIC" else scores)
+
+
 MicrosoftGelu.__name__ = "Gelu"
 
 OWN = [
     *(Erf, Gelu, GroupNormalization, LRN, GlobalLpPool, GlobalMaxPool, LpPool, MaxRoiPool, MeanVarianceNormalization),
     *(RMSNormalization, Det, CumProd),
     *(MicrosoftGelu, BiasGelu, FastGelu, QuickGelu, Inverse, SkipLayerNormalization),
+    *(LinearClassifier, LinearRegressor),
+    *(GRU, LSTM, RNN),
     *(FusedMatMul, SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization),
 ]

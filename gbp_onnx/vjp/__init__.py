@@ -22,6 +22,9 @@
     control         If, and what loops share
     loop            Loop
     scan            Scan
+    fourier         DFT, STFT
+    classical       ai.onnx.ml: Scaler, Normalizer, LinearClassifier...
+    recurrent       LSTM, GRU, RNN
     sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
@@ -32,11 +35,13 @@
 
 from gbp_onnx.vjp import (
     activation,
+    classical,
     control,
     conv,
     cumulative,
     einsum,
     elementwise,
+    fourier,
     indexing,
     layout,
     linear,
@@ -47,6 +52,7 @@ from gbp_onnx.vjp import (
     normalization,
     patches,
     pool,
+    recurrent,
     reduction,
     resize,
     roi,
@@ -77,6 +83,7 @@ __all__ = [
     "Stop",
     "UnknownShape",
     "activation",
+    "classical",
     "control",
     "conv",
     "cumulative",
@@ -84,6 +91,7 @@ __all__ = [
     "einsum",
     "elementwise",
     "entries",
+    "fourier",
     "indexing",
     "is_known",
     "layout",
@@ -95,6 +103,7 @@ __all__ = [
     "normalization",
     "patches",
     "pool",
+    "recurrent",
     "reduction",
     "resize",
     "roi",

@@ -7,7 +7,7 @@ import numpy as np
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.graph.shapes import slice_positions
-from gbp_onnx.vjp.common import constant_axes, rank_of, reshape_like, scatter_add, unbroadcast, zeros
+from gbp_onnx.vjp.common import constant_axes, masked, rank_of, reshape_like, scatter_add, unbroadcast, zeros
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 # --- shapes and axes ----------------------------------------------------------------------------------------------
@@ -168,8 +168,11 @@ def scatter_along(op: Emitter, ct: Tensor, positions: Tensor, size: Tensor, axis
 
 @vjp("Pad", since=11)
 def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct without the padding; where that repeated values of x, its cotangent is added to them"""
-    x, pads = node.inputs[:2]
+    """ct without the padding;  constant_value: the padding's part of ct, summed
+
+    Where the padding repeats values of x, its cotangent is added to them.
+    """
+    x, pads, fill = node.inputs[0], node.inputs[1], node.input(2)
     rank, mode = rank_of(op, x), node.attrs["mode"]
     if node.input(3) is not None and op.value(node.inputs[3]) is None:
         chosen = positive_axes(op, node.inputs[3], rank)
@@ -178,13 +181,13 @@ def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     else:
         axes = constant_axes(op, node, 3, rank)
     if mode == "constant":
-        if axes is None:
-            return (op.Pad(ct, op.Neg(pads)), None, _refused_fill)
-        amounts = [op.Slice(pads, [k], [k + 1], [0]) for k in range(2 * len(axes))]
-        full = [op.constant([0])] * (2 * rank)
-        for k, axis in enumerate(axes):
-            full[axis], full[rank + axis] = amounts[k], amounts[len(axes) + k]
-        return (op.Pad(ct, op.Neg(op.Concat(*full, axis=0))), None, _refused_fill)
+        if axes is not None:
+            amounts = [op.Slice(pads, [k], [k + 1], [0]) for k in range(2 * len(axes))]
+            full = [op.constant([0])] * (2 * rank)
+            for k, axis in enumerate(axes):
+                full[axis], full[rank + axis] = amounts[k], amounts[len(axes) + k]
+            pads = op.Concat(*full, axis=0)
+        return op.Pad(ct, op.Neg(pads)), None, None if fill is None else lambda: _sum_of_padding(op, ct, x, pads, fill)
     out = ct
     count = rank if axes is None else len(axes)
     for k, axis in enumerate(range(rank) if axes is None else axes):
@@ -199,8 +202,12 @@ def pad(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (out,)
 
 
-def _refused_fill() -> Tensor:
-    raise Refusal("its padding value depends on the input")
+def _sum_of_padding(op: Emitter, ct: Tensor, x: Tensor, pads: Tensor, fill: Tensor) -> Tensor:
+    """The sum of `ct` over the places that `fill` was put in."""
+    inner = op.ConstantOfShape(op.shape(x), value=np.zeros(1, np.float32))
+    filled = op.Greater(op.Pad(inner, pads, op.constant(np.float32(1))), 0.0)
+    total = op.ReduceSum(masked(op, filled, ct), axes=list(range(rank_of(op, x))), keepdims=0)
+    return reshape_like(op, total, fill)
 
 
 @vjp("CenterCropPad", since=18)
