@@ -1,0 +1,20 @@
+"""The families by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.grids import resizing, windows
+from tests.grids.draw import Draw, Random
+
+__all__ = ["FAMILIES"]
+
+FAMILIES: dict[str, Callable[[Random], Draw]] = {
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
+    "MaxPool": windows.max_pool,
+    "AveragePool": windows.average_pool,
+    "LpPool": windows.lp_pool,
+    "Resize": resizing.resize,
+    "Pad": resizing.pad,
+}
