@@ -7,17 +7,17 @@ derivative may ask for shapes and masks freely, and static graphs come out witho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from gbp_onnx.graph.folding import Array, evaluate
-from gbp_onnx.graph.names import unique_name
+from gbp_onnx.graph.folding import Array, evaluate, foldable
 from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, numpy_dtype
 
 __all__ = ["Emitter", "Operand"]
@@ -49,6 +49,28 @@ _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13)
 )
 
 
+@dataclass(slots=True)
+class _Emitted:
+    """A new node. `origin`: the forward node whose derivative it belongs to."""
+
+    op: str
+    inputs: list[Tensor]
+    outputs: tuple[Tensor, ...]
+    attrs: dict[str, Any]
+    origin: str
+
+    def proto(self, name: str) -> onnx.NodeProto:
+        made = onnx.NodeProto(op_type=self.op, name=name)
+        made.input.extend([t.name for t in self.inputs])
+        made.output.extend([t.name for t in self.outputs])
+        for key, value in self.attrs.items():
+            given = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+            made.attribute.append(onnx.helper.make_attribute(key, given))
+        if self.origin:
+            made.metadata_props.add(key="gbp.vjp_of", value=self.origin)
+        return made
+
+
 class Emitter:
     """Appends nodes after a graph's own.
 
@@ -62,9 +84,11 @@ class Emitter:
         self._taken = set(graph.tensors) | {n.name for n in graph.nodes}
         self._taken |= {t.name for t in graph.model.graph.initializer} | {i.name for i in graph.model.graph.input}
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
-        self._nodes: list[tuple[gs.Node, str]] = []
+        self._nodes: list[_Emitted] = []
+        self._next: dict[str, int] = {}  # by name: the first number that may be free
         self._seen: dict[Any, tuple[Tensor, ...]] = {}
         self._constants: dict[Any, gs.Constant] = {}
+        self._scalars: dict[tuple[float, float, int], Tensor] = {}
         self._types: dict[int, int] = {}
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
@@ -126,9 +150,7 @@ class Emitter:
             elem_type = self.elem_type(tensor)
             source, tensor = tensor, gs.Variable("")
             self._register(tensor, elem_type)
-            node = gs.Node("Identity", outputs=[tensor])
-            node.inputs = [source]
-            self._nodes.append((node, self.vjp_of))
+            self._nodes.append(_Emitted("Identity", [source], (tensor,), {}, self.vjp_of))
         tensor.name = self.unique(name)
         self._shared.add(id(tensor))
         self._published.add(id(tensor))
@@ -139,7 +161,7 @@ class Emitter:
         `stop`.
         """
         stopped = {id(t) for t in stop}
-        made_by = {id(t): node for node, _ in self._nodes for t in node.outputs}
+        made_by = {id(t): node for node in self._nodes for t in node.outputs}
         added = {id(t): t.name for t in self.added_outputs.values()}
         names: set[str] = set()
         pending, seen = [root], set(stopped)
@@ -160,7 +182,13 @@ class Emitter:
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`... where it is taken."""
-        return unique_name(name, self._taken)
+        candidate, count = name, self._next.get(name, 0)
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._next[name] = count
+        self._taken.add(candidate)
+        return candidate
 
     def elem_type(self, tensor: Tensor) -> int:
         """The TensorProto data type of a forward or an emitted tensor."""
@@ -225,18 +253,12 @@ class Emitter:
         Drops from `added_outputs` what no kept node reads.
         """
         needed = {id(t) for t in roots}
-        kept: list[tuple[gs.Node, str]] = []
-        for node, origin in reversed(self._nodes):
+        kept: list[_Emitted] = []
+        for node in reversed(self._nodes):
             if any(id(t) in needed for t in node.outputs):
                 needed.update(id(t) for t in node.inputs)
-                kept.append((node, origin))
-        protos = []
-        for node, origin in reversed(kept):
-            proto = OnnxExporter.export_node(node)
-            proto.name = self.unique(node.outputs[0].name)
-            if origin:
-                proto.metadata_props.add(key="gbp.vjp_of", value=origin)
-            protos.append(proto)
+                kept.append(node)
+        protos = [node.proto(self.unique(node.outputs[0].name)) for node in reversed(kept)]
         self.added_outputs = {k: t for k, t in self.added_outputs.items() if id(t) in needed}
         constants = [c for c in self._constants.values() if id(c) in needed]
         return protos, [numpy_helper.from_array(np.asarray(c.values), c.name) for c in constants]
@@ -259,23 +281,35 @@ class Emitter:
             elif isinstance(value, np.ndarray):
                 operands.append(self.constant(value))
             elif isinstance(value, bool | int | float):
-                operands.append(self.constant(np.asarray(value, numpy_dtype(beside)), beside))
+                operands.append(self._scalar(value, beside))
             else:
                 operands.append(self.constant(np.asarray(value, np.int64)))
         while operands and operands[-1] is _EMPTY:
             operands.pop()
         return operands
 
+    def _scalar(self, value: float, elem_type: int) -> Tensor:
+        key = (value, math.copysign(1, value), elem_type)
+        if key not in self._scalars:
+            self._scalars[key] = self.constant(np.asarray(value, numpy_dtype(elem_type)), elem_type)
+        return self._scalars[key]
+
     def _fold(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> Tensor | None:
-        if op_type == "Identity" or not tensors:
+        if op_type == "Identity" or not tensors or not foldable(op_type) or any(map(self._is_made, tensors)):
             return None
         if any(t is not _EMPTY and (s := self.known_shape(t)) is not None and _size(s) > _FOLD_LIMIT for t in tensors):
             return None
-        values = [None if t is _EMPTY else self.value(t) for t in tensors]
-        if any(v is None and t is not _EMPTY for v, t in zip(values, tensors, strict=True)):
-            return None
+        values: list[Array | None] = []
+        for tensor in tensors:
+            value = None if tensor is _EMPTY else self.value(tensor)
+            if value is None and tensor is not _EMPTY:
+                return None
+            values.append(value)
         result = evaluate(op_type, values, attrs)
         return None if result is None or result.size > _FOLD_LIMIT else self.constant(result)
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._own and not isinstance(tensor, gs.Constant)
 
     def _append(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
@@ -285,10 +319,7 @@ class Emitter:
             self._register(tensor, elem_type)
         if op_type == "MaxPool" and outputs == 2:
             self._types[id(made[1])] = _INT64
-        proto_attrs = {k: _attribute(v) for k, v in attrs.items()}
-        node = gs.Node(op_type, attrs=proto_attrs, outputs=list(made))
-        node.inputs = list(tensors)
-        self._nodes.append((node, self.vjp_of))
+        self._nodes.append(_Emitted(op_type, tensors, made, attrs, self.vjp_of))
         return made
 
     def _result_type(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> int:
@@ -306,10 +337,4 @@ _EMPTY = gs.Variable("")
 
 
 def _size(shape: Sequence[Any]) -> int:
-    return int(np.prod([d for d in shape if isinstance(d, int)], dtype=np.int64))
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return gs.Constant("", value)
-    return list(value) if isinstance(value, tuple) else value
+    return math.prod(d for d in shape if isinstance(d, int))

@@ -104,11 +104,11 @@ def _key(node: onnx.NodeProto) -> tuple[str, str]:
 
 
 def _stands_in(node: onnx.NodeProto) -> bool:
-    return _key(node) in _LIKE_FIRST_INPUT or _key(node) == (MICROSOFT, "FusedMatMul")
+    return _key(node) in _LIKE_FIRST_INPUT or _key(node) in ((MICROSOFT, "FusedMatMul"), (MICROSOFT, "TransposeMatMul"))
 
 
 def _stand_ins(node: onnx.NodeProto, index: int) -> list[onnx.NodeProto]:
-    if node.op_type != "FusedMatMul":
+    if node.op_type not in ("FusedMatMul", "TransposeMatMul"):
         return [
             helper.make_node("Identity", [node.input[0]], [name])
             for place, name in enumerate(node.output)

@@ -41,6 +41,8 @@ def average_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct / count, added back to every position of its window"""
     x, y = node.inputs[0], node.outputs[0]
     windows = _pool_windows(op, node)
+    if windows.reaches and any(a.stride > a.kernel > 1 and a.dilation > 1 for a in windows.axes):
+        raise Refusal("auto_pad=SAME with dilated windows further apart than they are long; write the pads out")
     share = _per_position(op, node, ct, windows)
     space = op.Slice(op.Shape(y) if op.known_shape(y) is None else op.shape(y), [2], [2 + len(windows.axes)], [0])
     planes = op.Reshape(share, op.Concat([-1, 1], space, axis=0))  # every channel is a plane of its own

@@ -46,7 +46,9 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         scale = None if scales is None else op.Slice(scales, [k], [k + 1], [0])
         ends = () if roi is None else tuple(op.Slice(roi, [i], [i + 1], [0]) for i in (k, len(listed) + k))
         if policy == "stretch" or len(resized) == 1:
-            matrix = _axis_matrix(op, node, x, y, axis, scale, ends)
+            # Under the policy, a single axis gets the size that is asked for (and onnx may infer another one).
+            size_y = op.dim(y, axis) if policy == "stretch" else op.Slice(node.inputs[3], [k], [k + 1], [0])
+            matrix = _axis_matrix(op, node, x, y, axis, size_y, scale, ends)
         else:
             matrix = _kept_aspect_matrix(op, node, x, [listed[j] for j in resized], resized.index(k), resized, ends)
         last = axis == rank - 1
@@ -71,11 +73,17 @@ def _scale_is_one(op: Emitter, scales: Tensor | None, k: int) -> bool:
 
 
 def _axis_matrix(
-    op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale: Tensor | None, ends: tuple[Tensor, ...] = ()
+    op: Emitter,
+    node: Node,
+    x: Tensor,
+    y: Tensor,
+    axis: int,
+    size_y: Tensor,
+    scale: Tensor | None,
+    ends: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """The transposed matrix of one axis, [size of x, size of y]: the forward's own kernel, run on the identity."""
     size_x = op.dim(x, axis)
-    size_y = op.dim(y, axis)
     square = op.Concat(size_x, size_x, axis=0)
     identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
     attrs = {k: node.attrs[k] for k in _KEPT if k in node.attrs}

@@ -24,8 +24,8 @@ class Windows:
     """The spatial axes of a window operator.
 
     `same`: SAME_UPPER or SAME_LOWER over a size known only at run time, so that `Axis.begin` is not known either;
-    `ceil`: windows may reach over the end of the padded input (ceil_mode); `reaches`: the positions that auto_pad
-    counts a window with, `gaps` whether its pads may be negative.
+    `ceil`: windows may reach over the end of the padded input (ceil_mode); `reaches`: the positions that
+    auto_pad=SAME counts a window with, `gaps` whether its pads may be negative.
     """
 
     axes: tuple[Axis, ...]
@@ -78,7 +78,8 @@ def windows_of(op: Emitter, node: Node, kernel: list[int]) -> Windows:
             begin, end = 0, 0  # computed at run time
         axes.append(Axis(axis.size, axis.kernel, axis.stride, axis.dilation, begin, end))
     known = all(a.size is not None or a.stride == 1 for a in axes)
-    reaches, gaps = tuple(_reach(node, a) for a in axes), node.op != "Conv"
+    reaches = () if same is None else tuple(_reach(node, a) for a in axes)
+    gaps = node.op != "Conv"
     return Windows(tuple(axes), None if known else same, bool(attrs.get("ceil_mode", 0)), reaches, gaps)
 
 
@@ -131,13 +132,18 @@ def transpose_windows(
         made: Tensor = op.ConvTranspose(ct, weight, pads=[a.begin for a in axes] * 2, output_padding=left, **common)
         return made
     full = op.ConvTranspose(ct, weight, output_padding=[a.stride - 1 for a in axes], **common)
-    return crop(op, full, begin_pads(op, windows, like), like, len(axes), inside=_starts_outside(windows))
+    return crop(op, full, begin_pads(op, windows, like), like, len(axes), inside=_covered(windows))
 
 
-def _starts_outside(windows: Windows) -> bool:
-    """Whether the first window of every axis starts at or before the input, as it does unless auto_pad leaves gaps."""
-    axes = zip(windows.axes, windows.reaches or windows.kernel, strict=True)
-    return all(a.begin >= 0 and (windows.same is None or not windows.gaps or a.stride - r <= 1) for a, r in axes)
+def _covered(windows: Windows) -> bool:
+    """Whether the windows of every axis start at or before the input and reach its end, but for one stride.
+
+    They do unless auto_pad counts them for less than they reach, or leaves gaps.
+    """
+    if not windows.reaches:
+        return True
+    axes = zip(windows.axes, windows.reaches, strict=True)
+    return all(a.begin >= 0 and reach == a.extent and (not windows.gaps or a.stride - reach <= 1) for a, reach in axes)
 
 
 def crop(
@@ -153,8 +159,7 @@ def crop(
         return made
     there = op.Slice(op.Shape(tensor), [2], [2 + count], [0])
     begins = op.Neg(op.constant(starts) if isinstance(starts, list) else starts)
-    made = op.Pad(tensor, op.Concat([0, 0], begins, [0, 0], op.Sub(op.Sub(sizes, there), begins), axis=0))
-    return made
+    return op.Pad(tensor, op.Concat([0, 0], begins, [0, 0], op.Sub(op.Sub(sizes, there), begins), axis=0))
 
 
 def window_positions(op: Emitter, ct: Tensor, windows: Windows, like: Tensor, k: int) -> Tensor:

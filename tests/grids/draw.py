@@ -27,7 +27,10 @@ class Given:
 
 @dataclass
 class Draw:
-    """A model of one node. `free`: sizes of differentiated inputs are unknown; `linear`: in each input alone."""
+    """A model of one node. `free`: sizes of differentiated inputs are unknown; `linear`: in each input alone.
+
+    `coarse`: ONNX Runtime computes it in float32 alone, so that the differences are coarse.
+    """
 
     op: str
     inputs: list[Given | None]
@@ -35,6 +38,7 @@ class Draw:
     opset: int = 17
     outputs: int = 1
     linear: bool = False
+    coarse: bool = False
     free: bool = False
     domain: str = ""
     alike: list[int] = field(default_factory=list)  # inputs that are the first one, read again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.grids import resizing, windows
+from tests.grids import microsoft, resizing, windows
 from tests.grids.draw import Draw, Random
 
 __all__ = ["FAMILIES"]
@@ -17,4 +17,8 @@ FAMILIES: dict[str, Callable[[Random], Draw]] = {
     "LpPool": windows.lp_pool,
     "Resize": resizing.resize,
     "Pad": resizing.pad,
+    "Attention": microsoft.attention,
+    "MultiHeadAttention": microsoft.multi_head_attention,
+    "moves": microsoft.moves,
+    "matrices": microsoft.matrices,
 }

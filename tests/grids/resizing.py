@@ -51,8 +51,8 @@ def resize(random: Random) -> Draw:
         attrs["antialias"] = 1
     roi: Given | None = None
     if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        begin = {a: 0.0 for a in range(rank)}
-        end = {a: 1.0 for a in range(rank)}
+        begin = dict.fromkeys(range(rank), 0.0)
+        end = dict.fromkeys(range(rank), 1.0)
         for a in axes:
             begin[a], end[a] = sorted(random.uniform(-0.2, 1.2, 2).tolist())
         box = np.array([begin[a] for a in order] + [end[a] for a in order], np.float32)
@@ -61,7 +61,7 @@ def resize(random: Random) -> Draw:
     scales_in: Given | None = None
     sizes_in: Given | None = None
     if random.rand() < 0.5:
-        scale = {a: 1.0 for a in range(rank)}
+        scale = dict.fromkeys(range(rank), 1.0)
         for a in axes:
             scale[a] = float(random.choice([0.5, 0.34, 0.75, 1, 1.2, 1.5, 2, 2.5, 3]))
         scales_in = Given(np.array([scale[a] for a in order], np.float32), stored=stored)
@@ -113,4 +113,11 @@ def pad(random: Random) -> Draw:
         signed = [a if random.rand() < 0.7 else a - rank for a in axes]
         kind = np.int64 if random.rand() < 0.5 else np.int32
         inputs[3] = Given(np.array(signed, kind), stored=bool(random.rand() < 0.5))
-    return Draw("Pad", inputs, {} if mode == "constant" and random.rand() < 0.5 else {"mode": mode}, opset, linear=True, free=free)
+    return Draw(
+        "Pad",
+        inputs,
+        {} if mode == "constant" and random.rand() < 0.5 else {"mode": mode},
+        opset,
+        linear=True,
+        free=free,
+    )
