@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 import gbp_onnx
 
 Nodes = list[onnx.NodeProto]
+RULES = ("guided", "deconvnet", "saliency")
 Weights = list[onnx.TensorProto]
 
 
@@ -122,8 +123,7 @@ def main() -> None:
     print("| model | nodes | differentiate, s | build with three rules, s |\n|---|---:|---:|---:|")
     for name, model in models.items():
         plain = seconds(lambda model=model: gbp_onnx.differentiate(model), arguments.rounds)  # type: ignore[misc]
-        rules = ("guided", "deconvnet", "saliency")
-        whole = seconds(lambda model=model: gbp_onnx.build(model, rules), arguments.rounds)  # type: ignore[misc]
+        whole = seconds(lambda model=model: gbp_onnx.build(model, RULES), arguments.rounds)  # type: ignore[misc]
         print(f"| {name} | {len(model.graph.node)} | {plain:.2f} | {whole:.2f} |", flush=True)
         if arguments.profile:
             with cProfile.Profile() as profile:

@@ -34,7 +34,10 @@ POLICY: dict[str, Any] = {"keep_aspect_ratio_policy": "not_larger", "mode": "nea
 CROP: dict[str, Any] = {**POLICY, "mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
 FINDINGS = {
     "auto_pad that leaves gaps": Draw(
-        "MaxPool", [x(1, 1, 9)], {"kernel_shape": [1], "strides": [3], "auto_pad": "SAME_LOWER", "ceil_mode": 1}, 22
+        "MaxPool",
+        [x(1, 1, 9)],
+        {"kernel_shape": [1], "strides": [3], "auto_pad": "SAME_LOWER", "storage_order": 1, "dilations": [1]},
+        22,
     ),
     "auto_pad that leaves gaps, Conv": Draw(
         "Conv", [x(1, 1, 6), stored(ONE)], {"strides": [3], "auto_pad": "SAME_UPPER"}, linear=True

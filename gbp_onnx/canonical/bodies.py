@@ -87,6 +87,8 @@ def _expand(model: onnx.ModelProto, known: Known, opset: int, left_whole: set[in
 
 
 def _is_gap(node: NodeProto, known: Known, opset: int) -> bool:
+    if node.domain == MICROSOFT and node.op_type in MICROSOFT_BODIES:
+        return True  # what the table says of it is about the forms that have no body
     if node.domain not in STANDARD_DOMAINS:
         return not known(node.domain, node.op_type, 1)
     schema = _schema(node.op_type, opset)

@@ -88,8 +88,9 @@ def bias_add(call: _Call) -> _Text:
 def bias_split_gelu(call: _Call) -> _Text:
     """left * Gelu(right) for the halves of x + bias along the last axis"""
     return "(x, bias) => (y)", (
-        "s = Add(x, bias) left, right = Split<axis = -1>(s) half = Constant<value = float {0.5}>() h = CastLike(half, s)"
-        "root = Constant<value = float {0.7071067811865476}>() r = CastLike(root, s) one = Constant<value = float {1}>()"
+        "s = Add(x, bias) left, right = Split<axis = -1>(s)"
+        "half = Constant<value = float {0.5}>() h = CastLike(half, s) one = Constant<value = float {1}>()"
+        "root = Constant<value = float {0.7071067811865476}>() r = CastLike(root, s)"
         "o = CastLike(one, s) z = Mul(right, r) e = Erf(z) p = Add(e, o) q = Mul(p, right) g = Mul(q, h)"
         "y = Mul(left, g)"
     )
@@ -279,7 +280,7 @@ def _heads(call: _Call, heads: int, width: int, biased: bool) -> str:
 def expand_dims(call: _Call) -> _Text:
     """Unsqueeze"""
     return "(x, axis) => (y)", (
-        "one = Constant<value = int64[1] {1}>() wide = Cast<to = 7>(axis) axes = Reshape(wide, one) y = Unsqueeze(x, axes)"
+        "zero = Constant<value = int64[1] {0}>() a = Cast<to = 7>(axis) axes = Unsqueeze(a, zero)y = Unsqueeze(x, axes)"
     )
 
 
@@ -350,6 +351,7 @@ def c_dist(call: _Call) -> _Text:
     """the (squared) distances between the rows of two matrices"""
     root = "y = Identity(s)" if call.attrs.get("metric", "sqeuclidean") == "sqeuclidean" else "y = Sqrt(s)"
     return "(a, b) => (y)", (
-        "zero = Constant<value = int64[1] {0}>() one = Constant<value = int64[1] {1}>() two = Constant<value = int64[1] {2}>()"
-        f"p = Unsqueeze(a, one) q = Unsqueeze(b, zero) d = Sub(p, q) e = Mul(d, d) s = ReduceSum<keepdims = 0>(e, two) {root}"
+        "zero = Constant<value = int64[1] {0}>() one = Constant<value = int64[1] {1}>()"
+        "two = Constant<value = int64[1] {2}>() p = Unsqueeze(a, one) q = Unsqueeze(b, zero) d = Sub(p, q)"
+        f"e = Mul(d, d) s = ReduceSum<keepdims = 0>(e, two) {root}"
     )

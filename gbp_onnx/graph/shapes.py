@@ -56,7 +56,7 @@ def window_count(axis: Axis, ceil: bool) -> int:
 
 
 def inferred_window_count(axis: Axis, ceil: bool, same: bool, since: int) -> int:
-    """How many windows onnx infers for the pool of opset `since`; where it differs from `window_count`, it is untrue."""
+    """How many windows onnx infers for a pool defined in opset `since`: untrue where `window_count` is another."""
     size = axis.size or 0
     if same:
         return -(-size // axis.stride)

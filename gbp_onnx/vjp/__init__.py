@@ -19,7 +19,7 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
-    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
+    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft (others: canonical/microsoft_bodies)
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -36,6 +36,7 @@ from gbp_onnx.vjp import (
     linear,
     loss,
     microsoft,
+    microsoft_refused,
     microsoft_spatial,
     normalization,
     patches,
@@ -80,6 +81,7 @@ __all__ = [
     "linear",
     "loss",
     "microsoft",
+    "microsoft_refused",
     "microsoft_spatial",
     "normalization",
     "patches",

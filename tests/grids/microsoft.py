@@ -85,7 +85,9 @@ def matrices(random: Random) -> Draw:
     op = str(random.choice(["TransposeMatMul", "CDist", "ConvTransposeWithDynamicPads"]))
     if op == "CDist":
         width = int(random.randint(1, 5))
-        pair: list[Given | None] = [Given(spread(random, (int(random.randint(1, 5)), width)), wrt=True) for _ in range(2)]
+        pair: list[Given | None] = [
+            Given(spread(random, (int(random.randint(1, 5)), width)), wrt=True) for _ in range(2)
+        ]
         return Draw(op, pair, {"metric": str(random.choice(["euclidean", "sqeuclidean"]))}, domain=MICROSOFT)
     if op == "TransposeMatMul":
         rows, shared, columns = random.randint(1, 4, 3).tolist()
