@@ -20,7 +20,7 @@ STANDARD_GAPS = frozenset(
     SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence
     """.split()  # noqa: SIM905
 )
-"""Integers, control flow, recurrences, Fourier transforms and sequences, which image classifiers rarely differentiate."""
+"""Integers, control flow, recurrences, Fourier transforms and sequences, rare in image classifiers."""
 LIFTED = frozenset({"ImageScaler", "Scan", "Scatter", "Upsample"})  # the lift to opset 16 replaces or refuses them
 
 
