@@ -3,7 +3,7 @@
 From docs/kernels.txt, which was written down from ``get_all_opkernel_def()`` of onnxruntime 1.32.0 (CPU) and
 onnxruntime-gpu 1.31.1 (CUDA 13 build, its kernel list; nothing was run). That function needs the CUDA libraries, so
 the list is kept as text: ``| operator | newest version | CPU | CUDA | note |``, of each provider the opset ranges and
-the float types of the newest one. Only the standard domain is listed.
+the float types of the newest one. Of com.microsoft, the CPU's kernels alone are listed (from onnxruntime 1.31.1).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def kernels(text: str) -> dict[str, dict[str, str]]:
     found = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if len(cells) < 4 or not re.fullmatch(r"[A-Z]\w+", cells[0]):
+        if len(cells) < 4 or not re.fullmatch(r"(com\.microsoft::)?[A-Z]\w+", cells[0]):
             continue
         pairs = zip(("cpu", "cuda"), cells[2:4], strict=True)
         found[cells[0]] = {provider: cell.removesuffix(" []") for provider, cell in pairs if cell != "—"}

@@ -112,6 +112,7 @@ for _attrs in ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse":
         attrs=_attrs,
         opset=26,
     )
+case("a ramp", "Range", In(value=np.array(0.4, "f4")), In(value=np.array(2.9, "f4")), In(value=np.array(0.7, "f4")))
 case("opset 11", "CumSum", t(3, 4), fixed(1, np.int32), opset=11)
 case("axis of one element", "CumSum", t(3, 4), ints(1))
 

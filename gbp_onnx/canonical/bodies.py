@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, helper
 
+from gbp_onnx.canonical.microsoft_bodies import MICROSOFT, MICROSOFT_BODIES, microsoft_body
 from gbp_onnx.graph.names import bodies_of, names_in, unique_name
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of, skeleton_with_shapes
 
@@ -86,6 +87,8 @@ def _expand(model: onnx.ModelProto, known: Known, opset: int, left_whole: set[in
 
 
 def _is_gap(node: NodeProto, known: Known, opset: int) -> bool:
+    if node.domain == MICROSOFT and node.op_type in MICROSOFT_BODIES:
+        return True  # what the table says of it is about the forms that have no body
     if node.domain not in STANDARD_DOMAINS:
         return not known(node.domain, node.op_type, 1)
     schema = _schema(node.op_type, opset)
@@ -93,14 +96,19 @@ def _is_gap(node: NodeProto, known: Known, opset: int) -> bool:
 
 
 def _has_body(node: NodeProto, opset: int) -> bool:
+    if node.domain == MICROSOFT:
+        return node.op_type in MICROSOFT_BODIES
     schema = None if node.domain not in STANDARD_DOMAINS or node.op_type in KEPT else _schema(node.op_type, opset)
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def _body(node: NodeProto, types: dict[str, onnx.TypeProto], opset: int) -> onnx.FunctionProto | None:
     """The operator's body, written for the model's opset; None where there is none."""
+    body = microsoft_body(node, types)
+    if body is not None:
+        return _in_opset(body, opset)
     schema = _schema(node.op_type, opset)
-    if schema is None or not _has_body(node, opset):
+    if node.domain not in STANDARD_DOMAINS or schema is None or not _has_body(node, opset):
         return None
     body = onnx.FunctionProto()
     plain = [v for v in schema.function_opset_versions if v <= opset]
@@ -119,6 +127,11 @@ def _body(node: NodeProto, types: dict[str, onnx.TypeProto], opset: int) -> onnx
         body.ParseFromString(made)
     else:
         return None
+    return _in_opset(body, opset)
+
+
+def _in_opset(body: onnx.FunctionProto, opset: int) -> onnx.FunctionProto | None:
+    """The body, in place, with its nodes written for `opset`; None where they cannot be."""
     written = next((o.version for o in body.opset_import if o.domain in STANDARD_DOMAINS), opset)
     nodes = list[NodeProto]()
     for inner in body.node:

@@ -320,7 +320,7 @@ def _upsample(c: _Context) -> None:
 
 @_adapt("Resize", before=13)
 def _resize(c: _Context) -> None:
-    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks.
+    """Resize-10  =>  Resize-13, asymmetric; nearest rounds down where it enlarges and up where it shrinks (two nodes).
 
     Resize-11  =>  Resize-13: inputs that are there and empty, as 11 had to write them, are left out.
     """
@@ -329,16 +329,24 @@ def _resize(c: _Context) -> None:
         c.inputs(*("" if e else name for e, name in zip(empty, c.node.input, strict=True)))
         c.done()
         return
-    rounding = "floor"
-    if _text(_attribute(c.node, "mode", "nearest")) == "nearest":
-        scales = c.value(1)
-        if scales is None:
-            raise c.refuse("mode=nearest with scales known only at run time")
-        if (scales < 1).any():
-            if (scales > 1).any():
-                raise c.refuse("mode=nearest that enlarges one axis and shrinks another")
-            rounding = "ceil"
-    _as_resize(c, c.node.input[1], rounding)
+    if _text(_attribute(c.node, "mode", "nearest")) != "nearest":
+        _as_resize(c, c.node.input[1], "floor")
+        return
+    scales = c.value(1)
+    if scales is not None and ((scales >= 1).all() or (scales <= 1).all()):
+        _as_resize(c, c.node.input[1], "floor" if (scales >= 1).all() else "ceil")
+        return
+    # Some axes grow and some shrink, or nobody knows: first those that grow, then the others.
+    one = c.constant(np.ones(1, np.float32), "one")
+    growing, shrinking = (c.emit(name, [c.node.input[1], one], name.lower()) for name in ("Max", "Min"))
+    last = onnx.NodeProto()
+    last.CopyFrom(c.node)
+    c.node.output[0] = c.lift.unique(f"{c.node.output[0]}/grown")
+    last.input[0] = c.node.output[0]
+    last.name = c.lift.unique(f"{last.name}/shrink")
+    _as_resize(c, growing, "floor")
+    c.node = last
+    _as_resize(c, shrinking, "ceil")
 
 
 def _as_resize(c: _Context, scales: str, rounding: str) -> None:

@@ -60,7 +60,8 @@ def find_rectifiers(graph: Graph) -> dict[str, Rectifier]:
             continue
         if rectifier.x.name not in found:  # else what caps x is a rectifier itself, and stays one
             rectifier = _capped_before(graph, rectifier)
-        found = {k: r for k, r in found.items() if r.node.index not in rectifier.inside}
+        if len(rectifier.inside) > 0:
+            found = {k: r for k, r in found.items() if r.node.index not in rectifier.inside}
         found[y.name] = rectifier
     return found
 

@@ -7,6 +7,7 @@ derivative may ask for shapes and masks freely, and static graphs come out witho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,9 +18,9 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from gbp_onnx.graph.body import Body, renamed
-from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.folding import Array, evaluate, foldable
 from gbp_onnx.graph.kinds import element_type, is_scalar, sequence_type, tensor_type, without_sizes
-from gbp_onnx.graph.names import names_in, unique_name
+from gbp_onnx.graph.names import names_in
 from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, empty_graph, numpy_dtype
 
 __all__ = ["Emitter", "Inside", "Operand"]
@@ -90,8 +91,10 @@ class Emitter:
         self._taken = set(graph.tensors) | {n.name for n in graph.nodes} | names_in(graph.model.graph)
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
         self._nodes: list[_Emitted] = []
+        self._next: dict[str, int] = {}  # by name: the first number that may be free
         self._seen: dict[Any, tuple[Tensor, ...]] = {}
         self._constants: dict[Any, gs.Constant] = {}
+        self._scalars: dict[tuple[float, float, int], Tensor] = {}
         self._types: dict[int, int] = {}
         self._forms: dict[int, onnx.TypeProto] = {}  # of sequences, optionals and numbers of rank 0
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
@@ -228,7 +231,13 @@ class Emitter:
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`... where it is taken."""
-        return unique_name(name, self._taken)
+        candidate, count = name, self._next.get(name, 0)
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._next[name] = count
+        self._taken.add(candidate)
+        return candidate
 
     def elem_type(self, tensor: Tensor) -> int:
         """The TensorProto data type of a forward or an emitted tensor."""
@@ -353,23 +362,35 @@ class Emitter:
             elif isinstance(value, np.ndarray):
                 operands.append(self.constant(value))
             elif isinstance(value, bool | int | float):
-                operands.append(self.constant(np.asarray(value, numpy_dtype(beside)), beside))
+                operands.append(self._scalar(value, beside))
             else:
                 operands.append(self.constant(np.asarray(value, np.int64)))
         while operands and operands[-1] is _EMPTY:
             operands.pop()
         return operands
 
+    def _scalar(self, value: float, elem_type: int) -> Tensor:
+        key = (value, math.copysign(1, value), elem_type)
+        if key not in self._scalars:
+            self._scalars[key] = self.constant(np.asarray(value, numpy_dtype(elem_type)), elem_type)
+        return self._scalars[key]
+
     def _fold(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> Tensor | None:
-        if op_type == "Identity" or not tensors:
+        if op_type == "Identity" or not tensors or not foldable(op_type) or any(map(self._is_made, tensors)):
             return None
         if any(t is not _EMPTY and (s := self.known_shape(t)) is not None and _size(s) > _FOLD_LIMIT for t in tensors):
             return None
-        values = [None if t is _EMPTY else self.value(t) for t in tensors]
-        if any(v is None and t is not _EMPTY for v, t in zip(values, tensors, strict=True)):
-            return None
+        values: list[Array | None] = []
+        for tensor in tensors:
+            value = None if tensor is _EMPTY else self.value(tensor)
+            if value is None and tensor is not _EMPTY:
+                return None
+            values.append(value)
         result = evaluate(op_type, values, attrs)
         return None if result is None or result.size > _FOLD_LIMIT else self.constant(result)
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._own and not isinstance(tensor, gs.Constant)
 
     def _append(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
@@ -435,7 +456,7 @@ _EMPTY = gs.Variable("")
 
 
 def _size(shape: Sequence[Any]) -> int:
-    return int(np.prod([d for d in shape if isinstance(d, int)], dtype=np.int64))
+    return math.prod(d for d in shape if isinstance(d, int))
 
 
 def _attribute(value: Any) -> Any:

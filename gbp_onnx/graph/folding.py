@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.graph.shapes import slice_positions
 
-__all__ = ["Array", "evaluate", "split"]
+__all__ = ["Array", "evaluate", "foldable", "split"]
 
 Array = NDArray[Any]
 
@@ -25,6 +25,11 @@ def evaluate(op: str, inputs: Sequence[Array | None], attrs: Mapping[str, Any]) 
         return np.asarray(rule(inputs, attrs))
     except (IndexError, TypeError, ValueError, ZeroDivisionError):
         return None  # malformed: ONNX Runtime will say what is wrong with it
+
+
+def foldable(op: str) -> bool:
+    """Whether the operator is in this table."""
+    return op in _RULES
 
 
 def split(inputs: Sequence[Array | None], attrs: Mapping[str, Any], count: int) -> list[Array] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.folding import Array, evaluate, split
+from gbp_onnx.graph.folding import Array, evaluate, foldable, split
 from gbp_onnx.graph.kinds import FLOAT_TYPES
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
@@ -146,6 +147,8 @@ class Graph:
         for node in self.nodes:
             if node.domain in STANDARD_DOMAINS:
                 give_rank(self, node)
+                if node.op == "Shape" and node.outputs[0] is not None:
+                    self.constant(node.outputs[0])  # in order, so that no chain of shapes is deep
 
     def producer(self, tensor: Tensor | None) -> Node | None:
         """The node that makes `tensor`; None for inputs and initializers."""
@@ -213,17 +216,33 @@ class Graph:
         """
         if tensor is None:
             return None
-        if tensor.name not in self._constants:
-            self._constants[tensor.name] = None  # stands while the inputs are looked at; graphs have no cycles
-            self._constants[tensor.name] = self._evaluate(tensor)
+        waiting = [] if tensor.name in self._constants else [tensor]
+        while waiting:  # a loop, not a recursion: graphs are thousands of nodes deep
+            current = waiting[-1]
+            needed = [t for t in self._sources(current) if t.name not in self._constants]
+            if needed and current.name not in self._constants:
+                waiting += needed
+            else:
+                waiting.pop()
+                if current.name not in self._constants:
+                    self._constants[current.name] = self._evaluate(current)
         return self._constants[tensor.name]
+
+    def _sources(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors whose values decide that of `tensor`; none where one is too large to be looked at."""
+        node = None if tensor.name in self._initializers else self.producer(tensor)
+        if node is None or not _folds(node) or node.op in ("Shape", "Size"):
+            return []
+        found = [t for t in node.inputs if t is not None]
+        sizes = (self.static_shape(t) for t in found)
+        return [] if any(s is not None and math.prod(s) > _FOLD_LIMIT for s in sizes) else found
 
     def _evaluate(self, tensor: Tensor) -> Array | None:
         initializer = self._initializers.get(tensor.name)
         if initializer is not None:
             return _array(initializer)
         node = self.producer(tensor)
-        if node is None or node.domain not in STANDARD_DOMAINS or (len(node.outputs) != 1 and node.op != "Split"):
+        if node is None or node.domain not in STANDARD_DOMAINS:
             return None
         if node.op == "Constant":
             return _constant_node(node)
@@ -235,13 +254,9 @@ class Graph:
             if node.op == "Size":
                 return np.asarray(np.prod(shape, dtype=np.int64))
             return np.asarray(shape, np.int64)[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
-        if not node.inputs:
+        if not node.inputs or not _folds(node):
             return None
-        if any(
-            t is not None and (s := self.static_shape(t)) is not None and np.prod(s) > _FOLD_LIMIT for t in node.inputs
-        ):
-            return None
-        values = [self.constant(t) for t in node.inputs]
+        values = [None if t is None else self._constants.get(t.name) for t in node.inputs]
         if any(v is None and t is not None for v, t in zip(values, node.inputs, strict=True)):
             return None
         if node.op == "Split":
@@ -249,6 +264,13 @@ class Graph:
             place = next(k for k, t in enumerate(node.outputs) if t is not None and t.name == tensor.name)
             return None if pieces is None else pieces[place]
         return evaluate(node.op, values, node.attrs)
+
+
+def _folds(node: Node) -> bool:
+    """Whether its outputs can be computed from constant inputs."""
+    if node.domain not in STANDARD_DOMAINS:
+        return False
+    return node.op == "Split" or (len(node.outputs) == 1 and (foldable(node.op) or node.op in ("Shape", "Size")))
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "last_window_is_padding", "row_major_strides", "same_pads", "slice_positions", "window_can_be_empty"]
+__all__ = [
+    "Axis",
+    "inferred_window_count",
+    "row_major_strides",
+    "same_pads",
+    "slice_positions",
+    "window_can_be_empty",
+    "window_count",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +33,38 @@ class Axis:
         return (self.kernel - 1) * self.dilation + 1
 
 
-def same_pads(size: int, extent: int, stride: int, upper: bool) -> tuple[int, int]:
-    """Begin and end pads of auto_pad=SAME_UPPER (or SAME_LOWER) for one axis (ONNX Conv, `auto_pad`)."""
-    outputs = -(-size // stride)
-    total = max((outputs - 1) * stride + extent - size, 0)
-    small, large = total // 2, total - total // 2
-    return (small, large) if upper else (large, small)
+def same_pads(size: int, reach: int, stride: int, upper: bool, gaps: bool) -> tuple[int, int]:
+    """Begin and end pads of auto_pad=SAME_UPPER (or SAME_LOWER) for one axis, as ONNX Runtime computes them.
+
+    `reach`: the positions that a window is counted with. Where windows lie further apart than they reach, a pool's pads
+    are negative (`gaps`): its first window starts inside the input.
+    """
+    total = (-(-size // stride) - 1) * stride + reach - size
+    if not gaps:
+        total = max(total, 0)
+    begin = int((total + (0 if upper else 1)) / 2)  # towards 0
+    return begin, total - begin
 
 
-def last_window_is_padding(axis: Axis) -> bool:
-    """Whether ceil_mode, counted as ONNX did before opset 22, adds a window that starts beyond the input."""
-    if axis.size is None:
-        return False
-    windows = -(-(axis.size + axis.begin + axis.end - axis.extent) // axis.stride) + 1
-    return (windows - 1) * axis.stride >= axis.size + axis.begin
+def window_count(axis: Axis, ceil: bool) -> int:
+    """How many windows ONNX Runtime's pools take along an axis of known size."""
+    room = (axis.size or 0) + axis.begin + axis.end - axis.extent
+    if not ceil:
+        return int(room / axis.stride) + 1  # towards 0: a window may reach a little over the padded input
+    count = -(-room // axis.stride) + 1
+    return count - ((count - 1) * axis.stride >= (axis.size or 0) + axis.begin)  # the last one starts in the input
+
+
+def inferred_window_count(axis: Axis, ceil: bool, same: bool, since: int) -> int:
+    """How many windows onnx infers for a pool defined in opset `since`: untrue where `window_count` is another."""
+    size = axis.size or 0
+    if same:
+        return -(-size // axis.stride)
+    room = size + axis.begin + axis.end - axis.extent
+    if not ceil:
+        return room // axis.stride + 1
+    count = -(-room // axis.stride) + 1
+    return count - (since >= 22 and (count - 1) * axis.stride >= size + axis.begin)
 
 
 def window_can_be_empty(axis: Axis) -> bool:

@@ -26,7 +26,7 @@
     classical       ai.onnx.ml: Scaler, Normalizer, LinearClassifier...
     recurrent       LSTM, GRU, RNN
     sequence        SequenceAt, SplitToSequence, Optional...
-    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
+    microsoft_*     operators of ONNX Runtime's own domain, com.microsoft (others: canonical/microsoft_bodies)
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
@@ -48,6 +48,7 @@ from gbp_onnx.vjp import (
     loop,
     loss,
     microsoft,
+    microsoft_refused,
     microsoft_spatial,
     normalization,
     patches,
@@ -99,6 +100,7 @@ __all__ = [
     "loop",
     "loss",
     "microsoft",
+    "microsoft_refused",
     "microsoft_spatial",
     "normalization",
     "patches",

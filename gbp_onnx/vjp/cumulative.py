@@ -46,6 +46,18 @@ def cum_prod(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (reshape_like(op, op.Mul(nearer, total), x),)
 
 
+@vjp("Range", since=11)
+def range_(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """start: the sum of ct;  delta: the sum of k * ct[k];  limit: only says how many there are"""
+    start, _, delta = node.inputs
+    steps = op.Cast(op.Range(0, op.Squeeze(op.dim(ct, 0), axes=[0]), 1), to=op.elem_type(ct))
+    return (
+        lambda: reshape_like(op, op.ReduceSum(ct, axes=[0], keepdims=0), need(start, "start")),
+        None,
+        lambda: reshape_like(op, op.ReduceSum(op.Mul(ct, steps), axes=[0], keepdims=0), need(delta, "delta")),
+    )
+
+
 @vjp("Trilu", since=14)
 def trilu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """the same triangle of ct"""

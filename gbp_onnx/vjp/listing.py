@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from gbp_onnx.canonical.microsoft_bodies import MICROSOFT, MICROSOFT_BODIES
 from gbp_onnx.vjp.registry import GBP_DOMAIN, Derivative, Stop, entries, is_known
 
 __all__ = ["BY_BODY", "float_types", "rows"]
@@ -30,6 +31,25 @@ BY_BODY = (
 """Operators that `canonical.bodies` makes differentiable; what the table has an entry for is not taken from here."""
 
 
+_BODY_INPUTS = {
+    "Attention": ["input", "weights", "bias", "attention_bias"],
+    "BiasAdd": ["X", "bias", "skip"],
+    "BiasDropout": ["data", "bias", "residual"],
+    "BiasSoftmax": ["data", "bias"],
+    "BiasSplitGelu": ["X", "bias"],
+    "BitmaskBiasDropout": ["data", "bias", "residual"],
+    "CDist": ["A", "B"],
+    "ConvTransposeWithDynamicPads": ["X", "W", "B"],
+    "GroupNorm": ["X", "gamma", "beta"],
+    "MultiHeadAttention": ["query", "key", "value", "bias", "attention_bias"],
+    "NhwcConv": ["X", "W", "B"],
+    "Pad": ["data", "value"],
+    "Range": ["start", "delta"],
+    "SkipGroupNorm": ["X", "gamma", "beta", "skip", "bias"],
+}
+"""Of bodies that differentiate more than their first input; onnx has no schema of com.microsoft to ask."""
+
+
 def rows() -> list[dict[str, Any]]:
     """One for each entry of the table, and for each standard operator that has none. Keys: op, domain, since, state
     ("differentiable", "stops the gradient", "refused"), inputs (those that are differentiated), form (the formula, or
@@ -44,7 +64,12 @@ def rows() -> list[dict[str, Any]]:
         state = "differentiable" if derivative else "stops the gradient" if isinstance(entry, Stop) else "refused"
         inputs = _differentiated(entry) if isinstance(entry, Derivative) else []
         form = entry.formula if isinstance(entry, Derivative) else entry.why
+        if entry.domain == MICROSOFT and entry.op in MICROSOFT_BODIES:
+            continue  # its reason is about the forms that have no body
         made.append(_row(entry.op, entry.domain, entry.since, state, inputs, form))
+    for op, body in MICROSOFT_BODIES.items():
+        form = f"by the standard operators it stands for: {(body.__doc__ or '').splitlines()[0]}"
+        made.append(_row(op, MICROSOFT, 1, "differentiable", _BODY_INPUTS.get(op, ["input 0"]), form))
     for schema in _standard():
         if is_known("", schema.name, schema.since_version):
             continue
@@ -65,8 +90,8 @@ def float_types(kernel: str | None) -> str:
 
 
 def _row(op: str, domain: str, since: int, state: str, inputs: list[str], form: str) -> dict[str, Any]:
-    found = _kernels().get(op, {})
-    cpu, cuda = (None, None) if domain else (found.get("cpu", ""), found.get("cuda", ""))
+    found = _kernels().get(f"{domain}::{op}" if domain else op, {})
+    cpu, cuda = found.get("cpu", ""), None if domain else found.get("cuda", "")
     return {
         "op": op,
         "domain": domain,

@@ -51,7 +51,7 @@ def quick_gelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 # --- matrices -----------------------------------------------------------------------------------------------------
 
 
-@vjp("FusedMatMul", domain=MICROSOFT)
+@vjp("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """A': alpha * ct @ B'^T;  B': alpha * A'^T @ ct, for A' and B' as they are multiplied, then turned back"""
     a, b = node.inputs

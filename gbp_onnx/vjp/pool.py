@@ -9,9 +9,9 @@ import onnx
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.graph.shapes import window_can_be_empty
+from gbp_onnx.graph.shapes import Axis, inferred_window_count, window_can_be_empty, window_count
 from gbp_onnx.vjp.common import masked, rank_of, reshape_like, scatter_add, zeros
-from gbp_onnx.vjp.registry import Cotangents, vjp
+from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 from gbp_onnx.vjp.windows import Windows, transpose_windows, window_positions, windows_of
 
 _WINDOW_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
@@ -25,10 +25,12 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         indices = op.forward_output(node, 1, onnx.TensorProto.INT64)
     else:  # column-major indices: ask again
         _, indices = op.MaxPool(x, outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs})
-    windows = windows_of(op, node, node.attrs["kernel_shape"])
-    if any(window_can_be_empty(a) for a in windows.axes):
+    windows = _pool_windows(op, node)
+    same_and_dilated = windows.same is not None and any(d > 1 for d in windows.dilations)
+    if same_and_dilated or any(window_can_be_empty(a) for a in windows.axes):
         # ONNX Runtime's index of a window that lies wholly in the padding points before its plane: into another one.
         inside = op.Greater(_taps_inside(op, ct, windows, x), 0.0)
+        indices = op.Reshape(indices, op.Shape(ct))  # whose inferred shape may be untrue
         indices, ct = op.Where(inside, indices, 0), masked(op, inside, ct)
     total = scatter_add(op, op.size(x), op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0)
     return (reshape_like(op, total, x),)
@@ -38,7 +40,9 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 def average_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct / count, added back to every position of its window"""
     x, y = node.inputs[0], node.outputs[0]
-    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    windows = _pool_windows(op, node)
+    if windows.reaches and any(a.stride > a.kernel > 1 and a.dilation > 1 for a in windows.axes):
+        raise Refusal("auto_pad=SAME with dilated windows further apart than they are long; write the pads out")
     share = _per_position(op, node, ct, windows)
     space = op.Slice(op.Shape(y) if op.known_shape(y) is None else op.shape(y), [2], [2 + len(windows.axes)], [0])
     planes = op.Reshape(share, op.Concat([-1, 1], space, axis=0))  # every channel is a plane of its own
@@ -46,9 +50,30 @@ def average_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (reshape_like(op, transpose_windows(op, planes, taps, windows, like=x), x),)
 
 
+def _pool_windows(op: Emitter, node: Node) -> Windows:
+    """The pool's windows. Refused where onnx counts them otherwise than ONNX Runtime, and more nodes follow.
+
+    ONNX Runtime infers the shapes of these as onnx does, and would not load a cotangent beside them that has the true
+    shape.
+    """
+    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    same = str(node.attrs.get("auto_pad", "")).startswith("SAME")
+    untrue = any(
+        a.size is not None
+        and window_count(a, windows.ceil) != inferred_window_count(a, windows.ceil, same, node.version)
+        for a in windows.axes
+    )
+    if untrue and any(op.graph.readers(y) for y in node.outputs if y is not None):
+        raise Refusal(
+            "onnx infers another number of windows than ONNX Runtime takes (ceil_mode before opset 22, auto_pad=SAME "
+            "with dilations, or a window larger than its input); export with opset 22, without ceil_mode, or with pads"
+        )
+    return windows
+
+
 def _per_position(op: Emitter, node: Node, ct: Tensor, windows: Windows) -> Tensor:
     """ct divided by what the forward divides by: the taps of the window, or those that lie in the input."""
-    if not windows.ceil and windows.same is None and all(a.begin == a.end == 0 for a in windows.axes):
+    if not windows.ceil and windows.same is None and all(map(_always_whole, windows.axes)):
         made: Tensor = op.Mul(ct, 1 / int(np.prod(windows.kernel)))
         return made
     # The forward itself, run on ones, tells what it divides by (conventions differ between opsets under ceil_mode).
@@ -58,9 +83,15 @@ def _per_position(op: Emitter, node: Node, ct: Tensor, windows: Windows) -> Tens
     space = op.Slice(op.shape(x), [2], [2 + count], [0])
     ones = op.Add(zeros(op, op.Concat([1, 1], space, axis=0), kind), 1.0)
     mean = op.AveragePool(ones, **{k: node.attrs[k] for k in kept if k in node.attrs})
+    mean = op.Reshape(mean, op.Concat([1, 1], op.Slice(op.Shape(ct), [2], [2 + count], [0]), axis=0))
     weight = op.Div(mean, op.Max(_taps_inside(op, ct, windows, x), op.constant(1, kind)))
     product: Tensor = op.Mul(ct, weight)
     return product
+
+
+def _always_whole(axis: Axis) -> bool:
+    """Whether every window lies in the input. ONNX Runtime takes one that is a little larger than its input, too."""
+    return axis.begin == axis.end == 0 and (axis.stride == 1 or (axis.size is not None and axis.size >= axis.extent))
 
 
 def _taps_inside(op: Emitter, ct: Tensor, windows: Windows, x: Tensor) -> Tensor:
@@ -104,7 +135,7 @@ def global_lp_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 def lp_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """|x|^(p-1) * sign(x), times the sum of ct / y^(p-1) over the windows; 0 where y = 0"""
     x, y = node.inputs[0], node.outputs[0]
-    windows = windows_of(op, node, node.attrs["kernel_shape"])
+    windows = _pool_windows(op, node)
     space = op.Slice(op.Shape(y), [2], [2 + len(windows.axes)], [0])
     planes = op.Reshape(_over_norm(op, node, ct), op.Concat([-1, 1], space, axis=0))
     taps = op.constant(np.ones([1, 1, *windows.kernel]), op.elem_type(ct))

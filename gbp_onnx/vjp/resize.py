@@ -24,16 +24,18 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     if scales is not None and op.known_shape(scales) == (0,):
         scales = None
     policy = attrs.get("keep_aspect_ratio_policy", "stretch") if scales is None else "stretch"
-    if policy != "stretch" and any(a < 0 for a in attrs.get("axes") or ()):
-        raise Refusal(f"keep_aspect_ratio_policy={policy} with negative axes, which ONNX Runtime does not resize")
-    if policy != "stretch" and len(listed) > 3:
-        raise Refusal(f"keep_aspect_ratio_policy={policy} over more than three axes; name the spatial ones in axes")
+    resized = list(range(len(listed)))
+    if policy != "stretch":  # ONNX Runtime passes over axes that are written as negative numbers
+        resized = [k for k, axis in enumerate(attrs.get("axes") or listed) if axis >= 0]
+        if len(resized) > 3 and attrs["mode"] != "nearest":
+            return (ct,)  # it resizes three axes at most: the common scale is 1
     out, shape_x = ct, op.known_shape(x) or ()
     shape_y = op.known_shape(y) or (None,) * rank
     if all(isinstance(d, int) for d in shape_x) and shape_x == shape_y:
         return (ct,)  # ONNX Runtime copies a tensor that keeps its shape, whatever the scales
     roi = node.input(1) if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize" else None
-    for k, axis in enumerate(listed):
+    for k in resized:
+        axis = listed[k]
         if (
             policy == "stretch"
             and shape_x[axis] is not None
@@ -43,10 +45,12 @@ def resize(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
             continue
         scale = None if scales is None else op.Slice(scales, [k], [k + 1], [0])
         ends = () if roi is None else tuple(op.Slice(roi, [i], [i + 1], [0]) for i in (k, len(listed) + k))
-        if policy == "stretch":
-            matrix = _axis_matrix(op, node, x, y, axis, scale, ends)
+        if policy == "stretch" or len(resized) == 1:
+            # Under the policy, a single axis gets the size that is asked for (and onnx may infer another one).
+            size_y = op.dim(y, axis) if policy == "stretch" else op.Slice(node.inputs[3], [k], [k + 1], [0])
+            matrix = _axis_matrix(op, node, x, y, axis, size_y, scale, ends)
         else:
-            matrix = _kept_aspect_matrix(op, node, x, listed, k)
+            matrix = _kept_aspect_matrix(op, node, x, [listed[j] for j in resized], resized.index(k), resized, ends)
         last = axis == rank - 1
         perm = list(range(rank))
         perm[axis], perm[-1] = perm[-1], perm[axis]
@@ -69,11 +73,17 @@ def _scale_is_one(op: Emitter, scales: Tensor | None, k: int) -> bool:
 
 
 def _axis_matrix(
-    op: Emitter, node: Node, x: Tensor, y: Tensor, axis: int, scale: Tensor | None, ends: tuple[Tensor, ...] = ()
+    op: Emitter,
+    node: Node,
+    x: Tensor,
+    y: Tensor,
+    axis: int,
+    size_y: Tensor,
+    scale: Tensor | None,
+    ends: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """The transposed matrix of one axis, [size of x, size of y]: the forward's own kernel, run on the identity."""
     size_x = op.dim(x, axis)
-    size_y = op.dim(y, axis)
     square = op.Concat(size_x, size_x, axis=0)
     identity = op.EyeLike(op.ConstantOfShape(square, value=np.zeros(1, np.float32)), dtype=1)
     attrs = {k: node.attrs[k] for k in _KEPT if k in node.attrs}
@@ -94,10 +104,13 @@ def _axis_matrix(
     return made
 
 
-def _kept_aspect_matrix(op: Emitter, node: Node, x: Tensor, listed: list[int], k: int) -> Tensor:
+def _kept_aspect_matrix(
+    op: Emitter, node: Node, x: Tensor, listed: list[int], k: int, places: list[int], ends: tuple[Tensor, ...]
+) -> Tensor:
     """The same under keep_aspect_ratio_policy, where one axis decides the scale of all: they are all resized.
 
-    The image is the identity along axis k and constant along the others, of which one position is kept.
+    The image is the identity along axis k and constant along the others, of which one position is kept. `places`:
+    where the listed axes stand in the node's sizes.
     """
     sizes = [op.dim(x, axis) for axis in listed]
     square = op.Concat(sizes[k], sizes[k], axis=0)
@@ -105,10 +118,22 @@ def _kept_aspect_matrix(op: Emitter, node: Node, x: Tensor, listed: list[int], k
     others = [2 + j for j in range(len(listed)) if j != k]
     image = op.Expand(op.Unsqueeze(identity, axes=[0, *others]), op.Concat([1], sizes[k], *sizes, axis=0))
     attrs = {name: node.attrs[name] for name in (*_KEPT, "keep_aspect_ratio_policy") if name in node.attrs}
-    resized = op.Resize(image, None, None, node.inputs[3], axes=list(range(2, 2 + len(listed))), **attrs)
+    given = op.Gather(node.inputs[3], places, axis=0)
+    box = None if not ends else _box_along(op, ends, k, len(listed))
+    resized = op.Resize(image, box, None, given, axes=list(range(2, 2 + len(listed))), **attrs)
     first = [0] * len(others)
     line = op.Slice(resized, first, [1] * len(others), others) if others else resized
     made: Tensor = op.Squeeze(line, axes=[0, *others])
+    return made
+
+
+def _box_along(op: Emitter, ends: tuple[Tensor, ...], k: int, count: int) -> Tensor:
+    """A roi that crops along the k-th of `count` axes alone."""
+    kind = op.elem_type(ends[0])
+    sides = [[op.constant([fill], kind)] * count for fill in (0, 1)]
+    for side, end in zip(sides, ends, strict=True):
+        side[k] = end
+    made: Tensor = op.Concat(*sides[0], *sides[1], axis=0)
     return made
 
 

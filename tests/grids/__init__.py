@@ -1,0 +1,1 @@
+"""Random configurations of single operators, judged by differences of ONNX Runtime's own forward."""

@@ -1,0 +1,24 @@
+"""The families by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.grids import microsoft, resizing, windows
+from tests.grids.draw import Draw, Random
+
+__all__ = ["FAMILIES"]
+
+FAMILIES: dict[str, Callable[[Random], Draw]] = {
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
+    "MaxPool": windows.max_pool,
+    "AveragePool": windows.average_pool,
+    "LpPool": windows.lp_pool,
+    "Resize": resizing.resize,
+    "Pad": resizing.pad,
+    "Attention": microsoft.attention,
+    "MultiHeadAttention": microsoft.multi_head_attention,
+    "moves": microsoft.moves,
+    "matrices": microsoft.matrices,
+}
