@@ -4,12 +4,14 @@ Relu(x) -> y                         Rectifier(x) -> y          every form of `r
 Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
 Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
+QLinearConv(x) -> q                  QLinearConv(x) -> v; Rectifier(v) -> q    see `gates`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
+from gbp_onnx.canonical.gates import find_gates
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
@@ -17,19 +19,25 @@ __all__ = ["View"]
 
 
 class View:
-    """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put."""
+    """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put; `open_`: names
+    of quantised tensors whose quantiser never gates.
+    """
 
-    def __init__(self, graph: Graph, head: Node | None = None) -> None:
+    def __init__(self, graph: Graph, head: Node | None = None, open_: Set[str] = frozenset()) -> None:
         self.graph = graph
-        self.rectifiers = find_rectifiers(graph)
-        inside = {index for r in self.rectifiers.values() for index in r.inside}
-        stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
+        rectifiers = find_rectifiers(graph)
+        gates = find_gates(graph, rectifiers, open_)
+        kept = {name: r for name, r in rectifiers.items() if r.node.index not in gates.absorbed}
+        self.rectifiers = {**kept, **gates.rectifiers}
+        stand_ins = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
         stand_ins.update(_silus(graph))
+        stand_ins.update(gates.nodes)
         if head is not None:
-            stand_ins[head.index] = Node(
-                "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
-            )
-        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
+            first, *rest = stand_ins.get(head.index, (head,))
+            stand_ins[head.index] = (_head_node(first), *rest)
+        for index in gates.absorbed.union(*(r.inside for r in kept.values())):
+            stand_ins[index] = ()
+        self.nodes = [node for n in graph.nodes for node in stand_ins.get(n.index, (n,))]
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
         """Names of the tensors that depend on `sources` and reach `targets`, past no node with an index in `stops`."""
@@ -53,9 +61,15 @@ def _rectifier_node(found: Rectifier) -> Node:
     return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN, index=found.node.index)
 
 
-def _silus(graph: Graph) -> dict[int, Node]:
+def _head_node(head: Node) -> Node:
+    return Node(
+        "Head", head.name, head.inputs, head.outputs, {**head.attrs, "op": head.op}, GBP_DOMAIN, index=head.index
+    )
+
+
+def _silus(graph: Graph) -> dict[int, tuple[Node, ...]]:
     """x * sigmoid(x), where nothing else reads the sigmoid, by the index of the Mul."""
-    found: dict[int, Node] = {}
+    found: dict[int, tuple[Node, ...]] = {}
     for node in graph.nodes:
         if node.domain != "" or node.op != "Mul" or len(node.inputs) != 2:
             continue
@@ -65,5 +79,6 @@ def _silus(graph: Graph) -> dict[int, Node]:
                 continue
             if sigmoid.inputs[0].name == x.name and len(graph.readers(gate)) == 1 and not graph.is_output(gate):
                 attrs = {"sigmoid": gate}
-                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                silu = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                found[node.index] = (silu,)
     return found

@@ -67,6 +67,7 @@ class Emitter:
         self._constants: dict[Any, gs.Constant] = {}
         self._types: dict[int, int] = {}
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
+        self._like: dict[int, Tensor] = {}  # id -> the forward tensor that has the shape of an emitted one
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
         self._published: set[int] = set()  # emitted tensors that are inputs or outputs of the model
 
@@ -88,6 +89,8 @@ class Emitter:
         if since is not None and self.graph.opset >= since and (axes := attrs.pop("axes", None)) is not None:
             inputs = (*inputs, list(axes))
         tensors = self._operands(inputs)
+        if op_type in ("Shape", "Size"):
+            tensors = [self._like.get(id(t), t) for t in tensors]
         attrs = {k: v for k, v in attrs.items() if v is not None}
         key = (op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
@@ -177,10 +180,17 @@ class Emitter:
         return self.graph.constant(tensor)
 
     def known_shape(self, tensor: Tensor) -> Shape:
-        """The shape as far as it is known without running; None for emitted tensors."""
+        """The shape as far as it is known without running; None for emitted tensors of which none was noted."""
+        tensor = self._like.get(id(tensor), tensor)
         if id(tensor) in self._own:
             return tuple(tensor.values.shape) if isinstance(tensor, gs.Constant) else None
         return self.graph.shape(tensor)
+
+    def shaped_like(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """`tensor`, noted to have the shape of the forward tensor `like`, which is asked in its place."""
+        if id(tensor) in self._own and not isinstance(tensor, gs.Constant):
+            self._like[id(tensor)] = like
+        return tensor
 
     def shape(self, tensor: Tensor) -> Tensor:
         """The shape as an int64 vector: constant where it is static."""

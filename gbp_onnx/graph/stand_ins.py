@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from gbp_onnx.graph.quantised_stand_ins import quantised_stand_ins
+
 __all__ = ["infer_shapes"]
 
 MICROSOFT = "com.microsoft"
@@ -61,10 +63,17 @@ def _key(node: onnx.NodeProto) -> tuple[str, str]:
 
 
 def _stands_in(node: onnx.NodeProto) -> bool:
-    return _key(node) in _LIKE_FIRST_INPUT or _key(node) == (MICROSOFT, "FusedMatMul")
+    return (
+        quantised_stand_ins(node) is not None
+        or _key(node) in _LIKE_FIRST_INPUT
+        or _key(node) == (MICROSOFT, "FusedMatMul")
+    )
 
 
 def _stand_ins(node: onnx.NodeProto, index: int) -> list[onnx.NodeProto]:
+    quantised = quantised_stand_ins(node)
+    if quantised is not None:
+        return quantised
     if node.op_type != "FusedMatMul":
         return [
             helper.make_node("Identity", [node.input[0]], [name])

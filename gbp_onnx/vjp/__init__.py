@@ -20,6 +20,9 @@
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
+    quantized       QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear
+    integer         ConvInteger, MatMulInteger, DynamicQuantizeMatMul...
+    qlinear         QLinearConv, QLinearAdd, QGemm...
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
@@ -32,6 +35,7 @@ from gbp_onnx.vjp import (
     einsum,
     elementwise,
     indexing,
+    integer,
     layout,
     linear,
     loss,
@@ -40,6 +44,8 @@ from gbp_onnx.vjp import (
     normalization,
     patches,
     pool,
+    qlinear,
+    quantized,
     reduction,
     resize,
     roi,
@@ -75,6 +81,7 @@ __all__ = [
     "elementwise",
     "entries",
     "indexing",
+    "integer",
     "is_known",
     "layout",
     "linear",
@@ -84,6 +91,8 @@ __all__ = [
     "normalization",
     "patches",
     "pool",
+    "qlinear",
+    "quantized",
     "reduction",
     "resize",
     "roi",

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, Node, Tensor
 from gbp_onnx.graph.shapes import window_can_be_empty
-from gbp_onnx.vjp.common import masked, rank_of, reshape_like, scatter_add, zeros
+from gbp_onnx.vjp.common import as_real, masked, rank_of, reshape_like, scatter_add, zeros
 from gbp_onnx.vjp.registry import Cotangents, vjp
 from gbp_onnx.vjp.windows import Windows, transpose_windows, window_positions, windows_of
 
@@ -21,10 +21,12 @@ _WINDOW_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ce
 def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct added to the first maximum of each window (row-major), found through the Indices output"""
     x = node.inputs[0]
-    if node.attrs["storage_order"] == 0:
+    if node.attrs.get("storage_order", 0) == 0 and node.index >= 0 and not _is_quantised(op, x):
         indices = op.forward_output(node, 1, onnx.TensorProto.INT64)
-    else:  # column-major indices: ask again
-        _, indices = op.MaxPool(x, outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs})
+    else:  # column-major indices, or a pool that ONNX Runtime would no longer compute on integers: ask again
+        _, indices = op.MaxPool(
+            as_real(op, x, ct), outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs}
+        )
     windows = windows_of(op, node, node.attrs["kernel_shape"])
     if any(window_can_be_empty(a) for a in windows.axes):
         # ONNX Runtime's index of a window that lies wholly in the padding points before its plane: into another one.
@@ -32,6 +34,12 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         indices, ct = op.Where(inside, indices, 0), masked(op, inside, ct)
     total = scatter_add(op, op.size(x), op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0)
     return (reshape_like(op, total, x),)
+
+
+def _is_quantised(op: Emitter, x: Tensor) -> bool:
+    """Whether `x` is quantised, or dequantised just now."""
+    maker = op.graph.producer(x)
+    return op.elem_type(x) not in FLOAT_TYPES or (maker is not None and maker.op == "DequantizeLinear")
 
 
 @vjp("AveragePool", since=7)
