@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 from gbp_onnx.canonical.head import Head, find_head, open_quantizers
-from gbp_onnx.canonical.quantizers import Quantizer
 from gbp_onnx.canonical.passes import canonical_model
+from gbp_onnx.canonical.quantizers import Quantizer
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
 from gbp_onnx.gradient import as_type, named
@@ -26,6 +26,7 @@ from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, o
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
+from gbp_onnx.vjp.careful import careful_emitter
 from gbp_onnx.vjp.quantized import dequantised, rescaled
 
 __all__ = [
@@ -202,7 +203,7 @@ def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason,
 
 
 def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:
-    graph, op = scheme.graph, Emitter(scheme.graph)
+    graph, op = scheme.graph, careful_emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
         raise _independent(scheme)
     target = op.placeholder("target", onnx.TensorProto.INT64)

@@ -17,19 +17,24 @@ __all__ = ["never_negative"]
 _UNSIGNED = frozenset(
     getattr(onnx.TensorProto, name) for name in ("BOOL", "UINT4", "UINT8", "UINT16", "UINT32", "UINT64")
 )
-_ALWAYS = frozenset(
-    "Abs Exp HardSigmoid Hardmax LpPool GlobalLpPool ReduceL1 ReduceL2 ReduceSumSquare Relu Shape Sigmoid Size Softmax "
-    "Softplus Sqrt".split()
-)
-_IF_FIRST = frozenset(
-    "AveragePool Ceil CenterCropPad DepthToSpace Dropout Elu Erf Expand Flatten Floor Gather "
-    "GatherElements GatherND GlobalAveragePool GlobalMaxPool HardSwish Identity LRN LeakyRelu MaxPool PRelu ReduceMax "
-    "ReduceMean ReduceMin ReduceProd ReduceSum Reshape Round Selu Sign Slice SpaceToDepth Split Squeeze Swish Tanh "
-    "ThresholdedRelu Tile TopK Transpose Unsqueeze Celu Mish Gelu".split()
-)
+_ALWAYS = """
+    Abs Exp HardSigmoid Hardmax LpPool GlobalLpPool ReduceL1 ReduceL2 ReduceSumSquare Relu Shape Sigmoid Size Softmax
+    Softplus Sqrt
+"""
+_IF_FIRST = """
+    AveragePool Ceil Celu CenterCropPad DepthToSpace Dropout Elu Erf Expand Flatten Floor Gather GatherElements GatherND
+    Gelu GlobalAveragePool GlobalMaxPool HardSwish Identity LRN LeakyRelu MaxPool Mish PRelu ReduceMax ReduceMean
+    ReduceMin ReduceProd ReduceSum Reshape Round Selu Sign Slice SpaceToDepth Split Squeeze Swish Tanh ThresholdedRelu
+    Tile TopK Transpose Unsqueeze
+"""
 """Not negative where the first input is not; of activations because they keep the sign of what is positive."""
-_IF_ALL = frozenset(("Add", "Concat", "Div", "Mean", "Min", "Mul", "Sum"))
-_IF_ANY = frozenset(("Max",))
+_IF_ALL = "Add Concat Div Mean Min Sum"
+_RULES = {
+    **dict.fromkeys(_ALWAYS.split(), "always"),
+    **dict.fromkeys(_IF_FIRST.split(), "first"),
+    **dict.fromkeys(_IF_ALL.split(), "all"),
+    "Max": "any",
+}
 
 
 def never_negative(graph: Graph, quantizers: Mapping[str, Quantizer]) -> tuple[set[str], set[str]]:
@@ -69,14 +74,15 @@ def _after(graph: Graph, node: Node, holds: _Holds) -> bool:
         return form(graph, node, holds)
     if is_dequantizer(node):
         return holds(node.inputs[0]) if _is_tracked(graph, node) else _begins_at_zero(graph, node.inputs[0], node)
-    if node.domain != "":
-        return False
-    if node.op in _ALWAYS:
-        return True
-    if node.op in _IF_FIRST:
-        return holds(node.input(0))
-    if node.op in _IF_ALL or node.op in _IF_ANY:
-        return (all if node.op in _IF_ALL else any)(map(holds, node.inputs))
+    match _RULES.get(node.op) if node.domain == "" else None:
+        case "always":
+            return True
+        case "first":
+            return holds(node.input(0))
+        case "all":
+            return all(map(holds, node.inputs))
+        case "any":
+            return any(map(holds, node.inputs))
     return False
 
 

@@ -29,14 +29,14 @@ class View:
         gates = find_gates(graph, rectifiers, open_)
         kept = {name: r for name, r in rectifiers.items() if r.node.index not in gates.absorbed}
         self.rectifiers = {**kept, **gates.rectifiers}
-        stand_ins = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
+        stand_ins: dict[int, tuple[Node, ...]] = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
         stand_ins.update(_silus(graph))
         stand_ins.update(gates.nodes)
         if head is not None:
             first, *rest = stand_ins.get(head.index, (head,))
             stand_ins[head.index] = (_head_node(first), *rest)
-        for index in gates.absorbed.union(*(r.inside for r in kept.values())):
-            stand_ins[index] = ()
+        inside = (index for r in kept.values() for index in r.inside)
+        stand_ins.update(dict.fromkeys((*gates.absorbed, *inside), ()))
         self.nodes = [node for n in graph.nodes for node in stand_ins.get(n.index, (n,))]
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:

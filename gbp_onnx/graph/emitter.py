@@ -59,6 +59,8 @@ class Emitter:
 
     def __init__(self, graph: Graph, prefix: str = "grad") -> None:
         self.graph, self.prefix, self.vjp_of = graph, prefix, ""
+        self.instead: Callable[[Tensor, str], Tensor | None] | None = None
+        """What a new node of an operator reads in place of a forward tensor that must have no further reader."""
         self._taken = set(graph.tensors) | {n.name for n in graph.nodes}
         self._taken |= {t.name for t in graph.model.graph.initializer} | {i.name for i in graph.model.graph.input}
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
@@ -91,6 +93,8 @@ class Emitter:
         tensors = self._operands(inputs)
         if op_type in ("Shape", "Size"):
             tensors = [self._like.get(id(t), t) for t in tensors]
+        if self.instead is not None:
+            tensors = [self._read_instead(t, op_type) for t in tensors]
         attrs = {k: v for k, v in attrs.items() if v is not None}
         key = (op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
@@ -250,6 +254,11 @@ class Emitter:
         self.added_outputs = {k: t for k, t in self.added_outputs.items() if id(t) in needed}
         constants = [c for c in self._constants.values() if id(c) in needed]
         return protos, [numpy_helper.from_array(np.asarray(c.values), c.name) for c in constants]
+
+    def _read_instead(self, tensor: Tensor, op_type: str) -> Tensor:
+        if self.instead is None or tensor is _EMPTY or id(tensor) in self._own:
+            return tensor
+        return self.instead(tensor, op_type) or tensor
 
     def _register(self, tensor: Tensor, elem_type: int) -> None:
         self._own[id(tensor)] = tensor

@@ -209,7 +209,7 @@ def gelu_slope(op: Emitter, x: Tensor, by_tanh: bool) -> Tensor:
 
 @vjp("Head", domain=GBP_DOMAIN)
 def head(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct (the seed is put in front of the trailing Softmax, LogSoftmax or Sigmoid), between the scales of a quantised one"""
+    """ct: the seed is put in front of the trailing Softmax or Sigmoid (of a quantised one: * x_scale / y_scale)"""
     if not node.attrs["op"].startswith("QLinear"):
         return (ct,)
     return (rescaled(op, ct, node.inputs[1], node.attrs["scale"]),)

@@ -2,9 +2,9 @@
 
     y_q = gate(f(x_scale * (x_q - x_zero)) / y_scale + y_zero)
 
-The gate stands behind (canonical/gates.py). Here is x_q: ct * f'(x) * x_scale / y_scale, where x is the real number that
-the deployed integer stands for. `node.outputs[0]` is a tensor that exists in no file; `node.attrs["q"]` is the one that
-does, `node.attrs["scale"]` its scale.
+The gate stands behind (canonical/gates.py). Here is x_q: ct * f'(x) * x_scale / y_scale, where x is the real number
+that the deployed integer stands for. `node.outputs[0]` is a tensor that exists in no file; `node.attrs["q"]` is the one
+that does, `node.attrs["scale"]` its scale.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 @vjp("QLinearConv", domain=MICROSOFT)
 def qlinear_conv(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """x: Conv's, with the weights w * x_scale / y_scale"""
-    x, x_scale, _, w, w_scale = (need(t, "input") for t in node.inputs[:5])
+    _, x_scale, _, w, w_scale = (need(t, "input") for t in node.inputs[:5])
     if len(op.known_shape(w_scale) or ()) > 1:
         raise Refusal("its weights have scales for blocks")
     ratio = op.Div(as_scalar(op, x_scale), as_scalar(op, node.attrs["scale"]))

@@ -15,7 +15,7 @@ from gbp_onnx.graph.reader import FLOAT_TYPES, GBP_DOMAIN, Node, Tensor
 from gbp_onnx.vjp.common import as_real, masked, need, rank_of, reshape_like
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
-__all__ = ["MICROSOFT", "as_scalar", "dequantised", "quantised_gate", "rescaled"]
+__all__ = ["FLOAT", "MICROSOFT", "as_scalar", "dequantised", "quantised_gate", "rescaled", "scales_of"]
 
 MICROSOFT = "com.microsoft"
 FLOAT = onnx.TensorProto.FLOAT
@@ -35,7 +35,7 @@ def quantised_gate(op: Emitter, node: Node) -> Tensor:
     A rectifier: zero point < q < high. Else low < q < high, and q = low passes where low is the zero point.
     """
     attrs = node.attrs
-    q, low, zero, high = (attrs.get(k) for k in ("q", "low", "zero", "high"))
+    q, low, zero, high = attrs["q"], attrs["low"], attrs.get("zero"), attrs["high"]
     value = op.Cast(q, to=FLOAT)  # ONNX Runtime compares small integers on the CPU only
     below = None if high is None else op.Less(value, float(high))
     if zero is None:
@@ -67,8 +67,8 @@ def _along(op: Emitter, term: Tensor | np.ndarray, q: Tensor, axis: int) -> Tens
     if len(shape) != 1:
         raise Refusal("it has a zero point for each block of a computed tensor")
     rank = rank_of(op, q)
-    made = op.Reshape(term, [-1 if k == axis % rank else 1 for k in range(rank)])
-    return made
+    vector: Tensor = op.Reshape(term, [-1 if k == axis % rank else 1 for k in range(rank)])
+    return vector
 
 
 # --- to and from integers -----------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def quantize_linear(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     x, scale = need(node.input(0), "input"), need(node.input(1), "scale")
     if op.graph.is_float(x) and op.elem_type(x) != op.elem_type(ct):
         ct = op.Cast(ct, to=op.elem_type(x))
-    return (op.Div(ct, as_real(op, _scales(op, node, scale, x), ct)),)
+    return (op.Div(ct, as_real(op, scales_of(op, node, scale, x), ct)),)
 
 
 @vjp("DequantizeLinear", since=10)
@@ -104,10 +104,10 @@ def dequantize_linear(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         return reshape_like(op, op.ReduceSum(total, axes=summed, keepdims=0) if summed else total, scale)
 
     fitted = op.graph.producer(x) is not None  # the scale was chosen for x: rounding aside, y does not depend on it
-    return op.Mul(ct, as_real(op, _scales(op, node, scale, x), ct)), None if fitted else to_scale
+    return op.Mul(ct, as_real(op, scales_of(op, node, scale, x), ct)), None if fitted else to_scale
 
 
-def _scales(op: Emitter, node: Node, scale: Tensor, q: Tensor) -> Tensor:
+def scales_of(op: Emitter, node: Node, scale: Tensor, q: Tensor) -> Tensor:
     """The scale, broadcast against the quantised tensor: one, one for each channel, or one for each block."""
     block = node.attrs.get("block_size", 0)
     if not block:
