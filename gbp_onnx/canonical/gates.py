@@ -17,13 +17,12 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from gbp_onnx.canonical.head import MOVERS
 from gbp_onnx.canonical.quantizers import Quantizer, find_quantizers, is_dequantizer
 from gbp_onnx.canonical.rectifiers import Rectifier
 from gbp_onnx.canonical.signs import never_negative
-from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
+from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor, imaginary
 
 __all__ = ["Gates", "find_gates"]
 
@@ -96,7 +95,7 @@ def _apart(
     x = node.inputs[0] if before is None else before.x
     if quantizer.paired:
         return (_gate(graph, quantizer, rectifier, x, is_open),)
-    real = gs.Variable(f"{q.name}/unrounded", shape=q.shape)
+    real = imaginary(f"{q.name}/unrounded", graph.shape(q))
     attrs = node.attrs if quantizer.plain else {**node.attrs, "scale": quantizer.scale, "q": q}
     inputs = (x, *node.inputs[1:])
     operator = Node(node.op, node.name, inputs, [real], attrs, node.domain, node.version, index=node.index)

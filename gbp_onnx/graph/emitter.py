@@ -32,7 +32,7 @@ _INT64, _BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 _FIXED_TYPES = {"Shape": _INT64, "Size": _INT64, "ArgMax": _INT64, "ArgMin": _INT64, "NonZero": _INT64} | dict.fromkeys(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"), _BOOL
 )
-_TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
+_TYPE_FROM_INPUT = {"Where": 1, "DequantizeLinear": 1, "OneHot": 2}
 _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13) | dict.fromkeys(
     (
         "ReduceMean",

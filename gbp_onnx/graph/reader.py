@@ -28,6 +28,7 @@ __all__ = [
     "Shape",
     "Tensor",
     "captured_names",
+    "imaginary",
     "numpy_dtype",
     "opset_of",
     "skeleton_with_shapes",
@@ -213,6 +214,11 @@ class Graph:
         if any(v is None and t is not None for v, t in zip(values, node.inputs, strict=True)):
             return None
         return evaluate(node.op, values, node.attrs)
+
+
+def imaginary(name: str, shape: Iterable[Dim] | None) -> Tensor:
+    """A tensor of no file: it has a shape, and cotangents pass through it. Nothing may read it."""
+    return gs.Variable(name, shape=None if shape is None else list(shape))
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -15,7 +15,7 @@ from gbp_onnx.vjp.linear import matmul
 from gbp_onnx.vjp.quantized import MICROSOFT, dequantised, rescaled
 from gbp_onnx.vjp.registry import Cotangents, Refusal, refuses, vjp
 
-__all__ = ["as_float", "later", "no_weight"]
+__all__ = ["as_float", "later", "refused_weight"]
 
 
 @vjp("ConvInteger", since=10)
@@ -42,7 +42,7 @@ def matmul_integer_to_float(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     real = dequantised(op, a, a_scale, node.input(4), -2), dequantised(op, b, b_scale, node.input(5), -1)
     to_a = matmul(op, as_float(node, "MatMul", real), ct)[0]
     to_bias = _to_bias(op, node, ct, 6)
-    return later(to_a, lambda g: rescaled(op, g, a_scale, None)), no_weight, None, None, None, None, to_bias
+    return later(to_a, lambda g: rescaled(op, g, a_scale, None)), refused_weight, None, None, None, None, to_bias
 
 
 @vjp("DynamicQuantizeMatMul", domain=MICROSOFT)
@@ -50,7 +50,7 @@ def dynamic_quantize_matmul(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """A: MatMul's, of B's real numbers, straight through A's rounding;  bias: ct, summed"""
     a, b, b_scale = (need(t, "operand or scale") for t in node.inputs[:3])
     real = a, dequantised(op, b, b_scale, node.input(3), -1)
-    return matmul(op, as_float(node, "MatMul", real), ct)[0], no_weight, None, None, _to_bias(op, node, ct, 4)
+    return matmul(op, as_float(node, "MatMul", real), ct)[0], refused_weight, None, None, _to_bias(op, node, ct, 4)
 
 
 def _to_bias(op: Emitter, node: Node, ct: Tensor, place: int) -> Callable[[], Tensor] | None:
@@ -74,7 +74,7 @@ def later(ct: Tensor | Callable[[], Tensor] | None, change: Callable[[Tensor], T
     return made
 
 
-def no_weight() -> Tensor:
+def refused_weight() -> Tensor:
     """Stands for the cotangent of quantised weights that are no constants."""
     raise Refusal("its weights depend on the input")
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_graphsurgeon as gs
-
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.reader import Node, Tensor, imaginary
 from gbp_onnx.vjp.activation import leaky_relu, sigmoid, softmax
 from gbp_onnx.vjp.common import as_real, masked, need, rank_of, unbroadcast
 from gbp_onnx.vjp.conv import conv
-from gbp_onnx.vjp.integer import as_float, later, no_weight
+from gbp_onnx.vjp.integer import as_float, later, refused_weight
 from gbp_onnx.vjp.layout import concat
 from gbp_onnx.vjp.linear import gemm, matmul
 from gbp_onnx.vjp.pool import average_pool, global_average_pool, max_pool
@@ -42,7 +40,7 @@ def qlinear_conv(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     def in_order(x: Tensor, ct: Tensor) -> Tensor:
         return need(_now(conv(op, as_float(node, "Conv", (x, weight)), ct)[0]), "cotangent")
 
-    return (lambda: channels_first(op, node, ct, in_order), None, None, no_weight)
+    return (lambda: channels_first(op, node, ct, in_order), None, None, refused_weight)
 
 
 @vjp("QLinearMatMul", since=10)
@@ -62,7 +60,7 @@ def qgemm(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     real = dequantised(op, a, a_scale, node.input(2)), dequantised(op, b, b_scale, node.input(5), 0 if rows else 1)
     attrs = {"alpha": 1.0, "transA": 0, "transB": 0, **node.attrs, "beta": 1.0}
     to_a = gemm(op, as_float(node, "Gemm", real, attrs), ct)[0]
-    return _between(op, node, to_a, a_scale), None, None, no_weight
+    return _between(op, node, to_a, a_scale), None, None, refused_weight
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------
@@ -207,7 +205,7 @@ def channels_first(op: Emitter, node: Node, ct: Tensor, rule: Callable[[Tensor, 
     turned = op.Transpose(as_real(op, x, ct), perm=first)
     sizes = op.known_shape(x) or ()
     if all(isinstance(d, int) for d in sizes):
-        turned = op.shaped_like(turned, gs.Variable("", shape=[sizes[k] for k in first]))
+        turned = op.shaped_like(turned, imaginary("", [sizes[k] for k in first]))
     made: Tensor = op.Transpose(rule(turned, op.Transpose(ct, perm=first)), perm=last)
     return made
 
