@@ -69,7 +69,8 @@ def graph(
         [v if isinstance(v, onnx.TensorProto) else numpy_helper.from_array(v, n) for n, v in stored.items()],
     )
     opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid("com.microsoft", 1)] if contrib else [])
-    return helper.make_model(made, opset_imports=opsets, ir_version=10)
+    model = helper.make_model(made, opset_imports=opsets, ir_version=10)
+    return model if contrib else onnx.shape_inference.infer_shapes(model)
 
 
 def float_net() -> onnx.ModelProto:

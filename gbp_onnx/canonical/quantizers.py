@@ -32,7 +32,7 @@ _ENDS: dict[tuple[str, str], tuple[int, int]] = {
     (MICROSOFT, "QGemm"): (7, 8),
     **{
         (MICROSOFT, f"QLinear{op}"): (3, 4)
-        for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean", "Sigmoid", "Softmax")
+        for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
     },
 }
 """Operators that end in a quantiser, and which inputs are its scale and zero point. QGemm's are optional."""

@@ -164,5 +164,5 @@ _FORMS: dict[tuple[str, str], Callable[[Graph, Node, _Holds], bool]] = {
     (MICROSOFT, "QLinearSigmoid"): _always,
     (MICROSOFT, "QLinearSoftmax"): _always,
     (MICROSOFT, "NhwcMaxPool"): _at(0),
-    **{(MICROSOFT, f"QLinear{op}"): _at(0) for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean")},
+    **{(MICROSOFT, f"QLinear{op}"): _at(0) for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu")},
 }

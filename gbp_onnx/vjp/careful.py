@@ -1,6 +1,7 @@
 """An emitter that leaves ONNX Runtime's integer fusion alone.
 
     Dequantize -> Sigmoid -> y -> Quantize            one QLinearSigmoid, as long as nothing else reads y
+    Dequantize(weights) -> w -> MatMul                one MatMulNBits, as long as nothing else reads w
     DynamicQuantize(x) -> q, s; MatMulInteger(q)...   one DynamicQuantizeMatMul, as long as nothing else reads s
 
 A derivative that wants such a tensor gets it computed again, from the quantised operands or from x. The copy does not
@@ -12,8 +13,8 @@ from __future__ import annotations
 from gbp_onnx.canonical.quantizers import is_dequantizer
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import FLOAT_TYPES, Graph, Node, Tensor
-from gbp_onnx.vjp.common import need
-from gbp_onnx.vjp.quantized import dequantised, scales_of
+from gbp_onnx.vjp.common import as_real, need
+from gbp_onnx.vjp.quantized import scales_of
 
 __all__ = ["careful_emitter"]
 
@@ -26,8 +27,20 @@ def careful_emitter(graph: Graph) -> Emitter:
     """
     op = Emitter(graph)
     if any(is_dequantizer(node) or node.op == DYNAMIC for node in graph.nodes):
-        op.instead = lambda tensor, op_type: _scale_found_again(op, tensor) or _value_again(op, tensor, op_type)
+        op.instead = lambda tensor, op_type: _again(op, tensor, op_type)
     return op
+
+
+def _again(op: Emitter, tensor: Tensor, op_type: str) -> Tensor | None:
+    return _scale_found_again(op, tensor) or _weight_again(op, tensor) or _value_again(op, tensor, op_type)
+
+
+def _weight_again(op: Emitter, w: Tensor) -> Tensor | None:
+    """Dequantised weights of a matrix product, by other nodes."""
+    maker, readers = _dequantizer(op.graph, w), op.graph.readers(w)
+    if maker is None or op.graph.producer(maker.inputs[0]) is not None or op.graph.is_output(w):
+        return None
+    return _real(op, w) if [r.op for r in readers] in (["MatMul"], ["Gemm"]) else None
 
 
 def _scale_found_again(op: Emitter, tensor: Tensor) -> Tensor | None:
@@ -74,9 +87,12 @@ def _dequantizer(graph: Graph, tensor: Tensor | None) -> Node | None:
 def _real(op: Emitter, tensor: Tensor | None) -> Tensor | None:
     """The value of a DequantizeLinear's output, by other nodes: the same float numbers."""
     maker = _dequantizer(op.graph, tensor)
-    if maker is None or maker.inputs[0] is None or maker.attrs.get("block_size") or op.value(tensor) is not None:
+    if maker is None or maker.inputs[0] is None or op.value(tensor) is not None:
         return tensor
     q, scale, zero = maker.inputs[0], maker.inputs[1], maker.input(2)
-    steps = dequantised(op, q, None, zero, maker.attrs.get("axis", 1))
+    stored = op.graph.producer(q) is None  # behind an Identity, weights are shared, not evaluated into a copy
+    steps = op.Cast(op.Identity(q) if stored else q, to=op.elem_type(need(scale, "scale")))
+    if zero is not None:
+        steps = op.Sub(steps, as_real(op, scales_of(op, maker, zero, q), steps))
     made: Tensor = op.Mul(steps, scales_of(op, maker, need(scale, "scale"), q))
     return op.shaped_like(made, q)

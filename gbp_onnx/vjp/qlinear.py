@@ -21,7 +21,6 @@ from gbp_onnx.vjp.layout import concat
 from gbp_onnx.vjp.linear import gemm, matmul
 from gbp_onnx.vjp.pool import average_pool, global_average_pool, max_pool
 from gbp_onnx.vjp.quantized import MICROSOFT, as_scalar, dequantised, rescaled
-from gbp_onnx.vjp.reduction import reduce_mean
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 # --- products -----------------------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def qlinear_softmax(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (_between(op, node, softmax(op, real, ct)[0], x_scale),)
 
 
-# --- pools and reductions -----------------------------------------------------------------------------------------
+# --- pools --------------------------------------------------------------------------------------------------------
 
 
 @vjp("QLinearAveragePool", domain=MICROSOFT)
@@ -180,14 +179,6 @@ def nhwc_max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         return need(_now(max_pool(op, Node("MaxPool", node.name, [x], [ct], plain, version=12), ct)[0]), "cotangent")
 
     return (channels_first(op, Node(node.op, node.name, node.inputs, node.outputs, attrs), ct, in_order),)
-
-
-@vjp("QLinearReduceMean", domain=MICROSOFT)
-def qlinear_reduce_mean(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ReduceMean's, times x_scale / y_scale"""
-    x, scale = need(node.input(0), "input"), need(node.input(1), "scale")
-    real = as_float(node, "ReduceMean", [x], {"keepdims": 1, **node.attrs})
-    return (_between(op, node, reduce_mean(op, real, ct)[0], scale),)
 
 
 # --- what they share ----------------------------------------------------------------------------------------------
