@@ -16,7 +16,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
-from gbp_onnx.target import is_explainer, notes, plan, reasons_against, ungated
+from gbp_onnx.target import is_explainer, notes, plan, reasons_against, remarks, ungated
 from gbp_onnx.vjp import is_known
 
 __all__ = ["Inspection", "inspect"]
@@ -73,7 +73,7 @@ def inspect(
     graph = Graph(canonical_model(loaded, is_known))
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
     live, reasons = scheme.live(), reasons_against(scheme, families)
-    said = [] if reasons else notes(scheme, tuple(RULES), families)
+    said = [] if reasons else [*notes(scheme, tuple(RULES), families), *remarks(scheme)]
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     return Inspection(
         inputs=tuple(_described(graph, t, infos) for t in graph.inputs),

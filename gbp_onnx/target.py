@@ -37,6 +37,7 @@ __all__ = [
     "notes",
     "plan",
     "reasons_against",
+    "remarks",
     "ungated",
 ]
 
@@ -191,6 +192,17 @@ def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[s
             f"no rule gates these activations, so the map is partly a plain gradient: {kinds} (see inspect, rectify)"
         )
     return found
+
+
+def remarks(scheme: Plan) -> list[str]:
+    """What counts as what, where the input or the output holds integers."""
+    said = []
+    if not scheme.graph.is_float(scheme.output):
+        said.append(f"output {scheme.output.name!r} holds integers: the real numbers that they stand for are explained")
+    for tensor in scheme.wrt:
+        if not scheme.graph.is_float(tensor):
+            said.append(f"input {tensor.name!r} holds integers: its map counts per unit of the integer")
+    return said
 
 
 def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason, ...]:

@@ -106,7 +106,8 @@ def _gate(graph: Graph, quantizer: Quantizer, rectifier: Rectifier | None, x: Te
     """Rectifier, Saturation or Identity from `x` to the quantised tensor."""
     node, q = quantizer.node, quantizer.q
     zero = quantizer.zero_value(graph)
-    attrs = {"q": q, "high": None if is_open else quantizer.high, "axis": node.attrs.get("axis", 1)}
+    attrs = {"q": q, "high": None if is_open else quantizer.high}
+    attrs |= {k: node.attrs[k] for k in ("axis", "block_size") if k in node.attrs}
     if rectifier is not None:
         attrs |= {"low": quantizer.zero if zero is None else zero, "kind": rectifier.kind}
         if rectifier.cap is not None and not is_open:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import FLOAT_TYPES, GBP_DOMAIN, Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, GBP_DOMAIN, Node, Shape, Tensor
 from gbp_onnx.vjp.common import as_real, masked, need, rank_of, reshape_like
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
@@ -39,33 +39,37 @@ def quantised_gate(op: Emitter, node: Node) -> Tensor:
     value = op.Cast(q, to=FLOAT)  # ONNX Runtime compares small integers on the CPU only
     below = None if high is None else op.Less(value, float(high))
     if zero is None:
-        above = op.Greater(value, _along(op, low, q, attrs["axis"]))
+        above = op.Greater(value, _zero_point(op, node, low))
     elif isinstance(zero, np.ndarray) and (zero == low).all():
-        return op.GreaterOrEqual(value, float(low)) if below is None else below
+        return need(below, "upper end")
     else:
         above = op.Greater(value, float(low))
         if not isinstance(zero, np.ndarray) or (zero == low).any():
-            above = op.Or(above, op.Equal(_along(op, zero, q, attrs["axis"]), float(low)))
+            above = op.Or(above, op.Equal(_zero_point(op, node, zero), float(low)))
     return above if below is None else op.And(above, below)
 
 
-def _along(op: Emitter, term: Tensor | np.ndarray, q: Tensor, axis: int) -> Tensor:
+def _zero_point(op: Emitter, node: Node, zero: Tensor | np.ndarray) -> Tensor:
+    """A gate's zero point as float32: the value where the file determines it, else a tensor."""
+    q: Tensor = node.attrs["q"]
+    if not isinstance(zero, np.ndarray):
+        return scales_of(op, node, zero, q)
+    if (zero == zero.reshape(-1)[0]).all():
+        return op.constant(np.float32(zero.reshape(-1)[0]))
+    return scales_of(op, node, op.constant(zero.astype(np.float32)), q)
+
+
+def _along(op: Emitter, term: Tensor, q: Tensor, axis: int) -> Tensor:
     """A scale or zero point as float32 (scales: in their own type) that broadcasts against `q`, its axis at `axis`."""
-    if isinstance(term, np.ndarray):
-        uniform = bool((term == term.reshape(-1)[0]).all())
-        return _along(op, op.constant(np.float32(term.reshape(-1)[0]) if uniform else np.float32(term)), q, axis)
     shape = op.known_shape(term)
     if shape is None:
         raise Refusal("the shape of its scale or zero point is not known")
     if op.elem_type(term) not in FLOAT_TYPES:
         term = op.Cast(term, to=FLOAT)
-    if len(shape) == 0:
-        return term
-    if shape == (1,):
-        made: Tensor = op.Reshape(term, op.constant(np.zeros(0, np.int64)))
-        return made
+    if shape in ((), (1,)):
+        return as_scalar(op, term, shape)
     if len(shape) != 1:
-        raise Refusal("it has a zero point for each block of a computed tensor")
+        raise Refusal("its scale or zero point has several axes")
     rank = rank_of(op, q)
     vector: Tensor = op.Reshape(term, [-1 if k == axis % rank else 1 for k in range(rank)])
     return vector
@@ -108,12 +112,15 @@ def dequantize_linear(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 
 def scales_of(op: Emitter, node: Node, scale: Tensor, q: Tensor) -> Tensor:
-    """The scale, broadcast against the quantised tensor: one, one for each channel, or one for each block."""
+    """A scale or zero point, broadcast against the quantised tensor: one, one for each channel, or for each block."""
+    if op.elem_type(scale) not in FLOAT_TYPES:
+        scale = op.shaped_like(op.Cast(scale, to=FLOAT), scale)
     block = node.attrs.get("block_size", 0)
     if not block:
         return _along(op, scale, q, node.attrs.get("axis", 1))
     rank = rank_of(op, q)
     axis = node.attrs.get("axis", 1) % rank
+    scale = op.shaped_like(op.Identity(scale), scale)  # repeated while running, not in the file
     repeats = op.Unsqueeze(scale, axes=[axis + 1])
     wide = op.Concat(*(op.dim(scale, k) for k in range(axis + 1)), [block], *_dims(op, scale, axis + 1, rank), axis=0)
     merged = op.Concat(*_dims(op, scale, 0, axis), [-1], *_dims(op, scale, axis + 1, rank), axis=0)
@@ -164,9 +171,9 @@ def _term(op: Emitter, term: Tensor, q: Tensor, axis: int | None) -> Tensor:
     return made
 
 
-def as_scalar(op: Emitter, term: Tensor) -> Tensor:
-    """A scale or zero point of one element as a scalar."""
-    if op.known_shape(term) == ():
+def as_scalar(op: Emitter, term: Tensor, shape: Shape = None) -> Tensor:
+    """A scale or zero point of one element as a scalar. `shape`: its shape, where an emitted one does not tell."""
+    if (op.known_shape(term) if shape is None else shape) == ():
         return term
     made: Tensor = op.Reshape(term, op.constant(np.zeros(0, np.int64)))
     return made
