@@ -26,7 +26,6 @@ __all__ = [
     "OperatorError",
     "Reason",
     "RuntimeFailure",
-    "is_quantised",
 ]
 
 CODES: dict[str, str] = {
@@ -119,10 +118,10 @@ class OperatorError(GbpError):
         return (type(self), (self.code, what, self.where, self.fix, self.reasons))
 
 
-def is_quantised(op: str) -> bool:
-    """Whether an operator (of whatever domain) belongs to quantised models."""
-    return op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QGemm", "QAttention") or (
-        op.startswith(("QLinear", "DynamicQuantize")) or op.endswith("Integer")
+def _is_quantised(op: str) -> bool:
+    """Whether an operator without a derivative belongs to quantised models."""
+    return op in ("QAttention", "QEmbedLayerNormalization", "QMoE") or op.startswith(
+        ("QLinear", "QOrdered", "DynamicQuantize")
     )
 
 
@@ -140,8 +139,8 @@ def _grouped(reasons: tuple[Reason, ...]) -> list[str]:
 
 def _way_out(reasons: tuple[Reason, ...]) -> str:
     operators = {reason.op.rpartition("::")[2] for reason in reasons}
-    if any(map(is_quantised, operators)):
-        return "this is a quantised model: explain the float model that it was made from"
+    if any(map(_is_quantised, operators)):
+        return "quantise the model without these operators, or explain the float model that it was made from"
     if any(op.startswith("Fused") or op in ("ReorderInput", "ReorderOutput") for op in operators):
         return "ONNX Runtime has fused these operators: explain the model from before it was optimised"
     if any("rank" in reason.why or "run time" in reason.why for reason in reasons):

@@ -18,6 +18,7 @@ from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Tensor
 from gbp_onnx.rules import overrides
 from gbp_onnx.sweep import backpropagate
 from gbp_onnx.vjp import is_known
+from gbp_onnx.vjp.careful import careful_emitter
 
 __all__ = ["as_type", "differentiate", "gradient_type", "named"]
 
@@ -58,7 +59,7 @@ def differentiate(
     for tensor in chosen_out:
         if graph.elem_type(tensor) not in FLOAT_TYPES:
             raise ModelError("GBP109", f"output {tensor.name!r} is not float", where, "name float outputs only")
-    op = Emitter(graph)
+    op = careful_emitter(graph)
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     seeds = {t.name: op.placeholder(f"{t.name}_seed", graph.elem_type(t)) for t in chosen_out}
     try:

@@ -17,7 +17,7 @@ from gbp_onnx.graph.files import ModelSource, load_model, source_name
 from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
-from gbp_onnx.target import gated, is_explainer, notes, plan, reasons_against, ungated
+from gbp_onnx.target import gated, is_explainer, notes, plan, reasons_against, remarks, ungated
 from gbp_onnx.vjp import is_known
 
 __all__ = ["Inspection", "inspect"]
@@ -74,7 +74,7 @@ def inspect(
     graph = read_graph(canonical_model(loaded, is_known), is_known)
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
     reasons = reasons_against(scheme, families)
-    said = [] if reasons else notes(scheme, tuple(RULES), families)
+    said = [] if reasons else [*notes(scheme, tuple(RULES), families), *remarks(scheme)]
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     return Inspection(
         inputs=tuple(_described(graph, t, infos) for t in graph.inputs),

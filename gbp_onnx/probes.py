@@ -6,7 +6,7 @@ import json
 
 import onnx
 
-from gbp_onnx.graph.reader import captured_names
+from gbp_onnx.graph.reader import FLOAT_TYPES, captured_names
 
 __all__ = ["with_probes", "with_seed_input"]
 
@@ -32,7 +32,8 @@ def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     model = onnx.ModelProto()
     model.CopyFrom(explainer)
     like = next(o for o in model.graph.output if o.name == output)
-    info = onnx.helper.make_tensor_value_info(seed, like.type.tensor_type.elem_type, None)
+    kind = like.type.tensor_type.elem_type
+    info = onnx.helper.make_tensor_value_info(seed, kind if kind in FLOAT_TYPES else onnx.TensorProto.FLOAT, None)
     inputs = [i for i in model.graph.input if i.name != target]
     del model.graph.input[:]
     model.graph.input.extend([*inputs, info])

@@ -41,14 +41,22 @@ Overrides = Mapping[tuple[str, str], Rule]
 """(domain, operator) -> the derivative that replaces the table's."""
 
 RECTIFIER = (GBP_DOMAIN, "Rectifier")
-LEAKY = (("", "LeakyRelu"), ("", "PRelu"), ("", "Elu"), ("", "Selu"), ("", "Celu"))
+LEAKY = (
+    *(("", op) for op in ("LeakyRelu", "PRelu", "Elu", "Selu", "Celu")),
+    ("com.microsoft", "QLinearLeakyRelu"),
+)
 SMOOTH = (
     *(("", op) for op in ("Gelu", "Swish", "HardSwish", "Mish", "Softplus")),
     (GBP_DOMAIN, "Silu"),
     *(("com.microsoft", op) for op in ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")),
 )
 ACTIVATIONS = frozenset(
-    (*LEAKY, *SMOOTH, *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")))
+    (
+        *LEAKY,
+        *SMOOTH,
+        ("com.microsoft", "QLinearSigmoid"),
+        *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")),
+    )
 )
 """Activations that no rule gates by itself; they are reported, because the map is then partly a plain gradient."""
 

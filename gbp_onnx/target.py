@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from gbp_onnx.canonical.head import Head, find_head
+from gbp_onnx.canonical.head import Head, find_head, open_quantizers
 from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
+from gbp_onnx.canonical.quantizers import Quantizer
 from gbp_onnx.canonical.view import View
-from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason, is_quantised
+from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
@@ -26,8 +27,10 @@ from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, che
 from gbp_onnx.sweep import backpropagate
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
+from gbp_onnx.vjp.careful import careful_emitter
 from gbp_onnx.vjp.control import live_nodes
 from gbp_onnx.vjp.live import live_tensors
+from gbp_onnx.vjp.quantized import dequantised, rescaled
 from gbp_onnx.vjp.recurrent import cell_activations, is_rectifier
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "notes",
     "plan",
     "reasons_against",
+    "remarks",
     "ungated",
 ]
 
@@ -130,6 +134,7 @@ class Plan:
     wrt: tuple[Tensor, ...]
     where: str
     form: str  # "logit" or "output", as asked
+    last: Quantizer | None = None  # the quantiser nearest to the output, where nothing computes in between
 
     @property
     def explained(self) -> Tensor:
@@ -158,8 +163,9 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
             raise ModelError(
                 "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
             )
-    view = View(graph, None if head is None else head.node, is_known)
-    return Plan(graph, view, chosen, head, tuple(inputs), where, explain)
+    last = open_quantizers(graph, chosen, head)
+    view = View(graph, None if head is None else head.node, is_known, last.keys())
+    return Plan(graph, view, chosen, head, tuple(inputs), where, explain, next(iter(last.values()), None))
 
 
 def is_explainer(model: onnx.ModelProto) -> bool:
@@ -209,6 +215,17 @@ def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[s
     return found
 
 
+def remarks(scheme: Plan) -> list[str]:
+    """What counts as what, where the input or the output holds integers."""
+    said = []
+    if not scheme.graph.is_float(scheme.output):
+        said.append(f"output {scheme.output.name!r} holds integers: the real numbers that they stand for are explained")
+    for tensor in scheme.wrt:
+        if not scheme.graph.is_float(tensor):
+            said.append(f"input {tensor.name!r} holds integers: its map counts per unit of the integer")
+    return said
+
+
 def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason, ...]:
     """Every reason why this model cannot be explained; empty where it can."""
     try:
@@ -219,12 +236,17 @@ def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason,
 
 
 def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:
-    graph, op = scheme.graph, Emitter(scheme.graph)
+    graph, op = scheme.graph, careful_emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
         raise _independent(scheme)
     target = op.placeholder("target", onnx.TensorProto.INT64)
     seed = _seed(op, scheme, target)
-    seeds = {scheme.output.name: seed}
+    at_output = (
+        seed
+        if scheme.last is None or scheme.graph.is_float(scheme.output)
+        else rescaled(op, seed, scheme.last.scale, None)
+    )  # one unit of the real number that an integer output stands for
+    seeds = {scheme.output.name: at_output}
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     results, roles, said = [], {}, notes(scheme, rules, families)
     for rule in rules:
@@ -245,10 +267,17 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             published = op.publish(attribution, role)
             roles[role] = published.name
             results.append((published, value_info(infos[tensor.name], "", onnx.TensorProto.FLOAT)))
-    at_explained = seed
+    explained, at_explained = scheme.explained, seed
     if scheme.head is not None:  # after the rules' sweeps, which report every obstacle
-        at_explained = backpropagate(scheme.view, op, seeds, [scheme.explained], {}, "grad")[scheme.explained.name]
-    model = append(graph, op, [_target_info(scheme, target.name, infos)], results)
+        at_explained = backpropagate(scheme.view, op, seeds, [explained], {}, "grad")[explained.name]
+    kept: tuple[Tensor, ...] = ()
+    if not graph.is_float(explained):
+        scale, zero = _terms(scheme)
+        explained = op.publish(dequantised(op, explained, scale, zero), f"grad/real/{explained.name}")
+        if scheme.head is not None:
+            at_explained = op.publish(rescaled(op, at_explained, None, scale), f"grad/at/{explained.name}")
+        kept = (explained, at_explained)
+    model = append(graph, op, [_target_info(scheme, target.name, infos)], results, kept)
     set_metadata(
         model,
         {
@@ -258,7 +287,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.rectify": json.dumps(list(families)),
             "gbp.explain": "logit" if scheme.head is not None else scheme.form,
             "gbp.output": scheme.output.name,
-            "gbp.explained": scheme.explained.name,
+            "gbp.explained": explained.name,
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
             "gbp.inputs": json.dumps({"image": scheme.wrt[0].name, "target": target.name}),
             "gbp.outputs": json.dumps(roles),
@@ -271,6 +300,15 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
     return model
 
 
+def _terms(scheme: Plan) -> tuple[Tensor, Tensor | None]:
+    """The scale and zero point of the quantised tensor that is explained."""
+    if scheme.head is not None and (scale := scheme.head.node.input(1)) is not None:
+        return scale, scheme.head.node.input(2)
+    if scheme.last is None:
+        raise TypeError(f"{scheme.explained.name!r} is not quantised")
+    return scheme.last.scale, scheme.last.zero
+
+
 def _reads_added(op: Emitter, attribution: Tensor, seed: Tensor) -> bool:
     """Whether a forward node's added output (a MaxPool's Indices) is read."""
     return bool(op.reads(attribution, stop=[seed]) & {t.name for t in op.added_outputs.values()})
@@ -280,11 +318,13 @@ def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
     """One-hot in the output's shape: 1 at each image's target, the largest value's place where it is -1."""
     output = scheme.output
     kind = op.elem_type(output)
+    if kind not in FLOAT_TYPES:
+        kind = onnx.TensorProto.FLOAT
     if _single(scheme):  # the whole output belongs to that image, with or without a batch axis
         rows = op.Reshape(output, [1, -1])
     else:
         rows = op.Reshape(output, [-1, 1] if scheme.graph.rank(output) in (0, 1) else [0, -1])
-    largest = op.ArgMax(rows, axis=1, keepdims=0)
+    largest = op.ArgMax(rows if op.elem_type(output) == kind else op.Cast(rows, to=kind), axis=1, keepdims=0)
     index = op.Where(op.Less(target, 0), largest, target)
     classes = op.Gather(op.Shape(rows), [1], axis=0)
     one_hot = op.OneHot(index, classes, op.constant(np.asarray([0, 1], np.float32)), axis=-1)
@@ -330,27 +370,24 @@ def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto])
 def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
     if output is not None:
         chosen = named(graph.outputs, output, "output", where)[0]
-        if graph.elem_type(chosen) not in FLOAT_TYPES:
+        if not _holds_scores(graph, chosen):
             raise ModelError("GBP109", f"output {output!r} is not float", where, "name a float output")
         return chosen
-    floats = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
-    if not floats:
-        _refuse_quantised(graph, where)
+    scores = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
+    scores = scores or [t for t in graph.outputs if _holds_scores(graph, t)]
+    if not scores:
         kinds = ", ".join(
             f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs
         )
         raise ModelError(
             "GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model"
         )
-    return next((t for t in floats if find_head(graph, t) is not None), floats[0])
+    return next((t for t in scores if find_head(graph, t) is not None), scores[0])
 
 
-def _refuse_quantised(graph: Graph, where: str) -> None:
-    """Say that a model without float outputs is a quantised one, where it is; every quantising node is a reason."""
-    why = "no derivative is known for this operator"
-    reasons = tuple(Reason("GBP201", n.op, n.name, why) for n in graph.nodes if is_quantised(n.op))
-    if reasons:
-        raise OperatorError.of(reasons, where)
+def _holds_scores(graph: Graph, output: Tensor) -> bool:
+    """Whether an output is float, or integers that a quantiser made and that stand for real numbers."""
+    return graph.elem_type(output) in FLOAT_TYPES or bool(open_quantizers(graph, output, find_head(graph, output)))
 
 
 def _image_input(graph: Graph, where: str) -> Tensor:

@@ -12,23 +12,26 @@ import onnxruntime as ort
 import pytest
 
 import tests.test_lift as lift_tests
+import tests.test_quantised as quantised_tests
 import tests.test_rules as rule_tests
 import tests.test_vjp as vjp_tests
 import tests.vjp_cases_scalar  # noqa: F401 - adds its cases to the table
 from gbp_onnx import rules, sweep, target
-from gbp_onnx.canonical import lift, rectifiers, view
+from gbp_onnx.canonical import gates, lift, rectifiers, signedness, view
 from gbp_onnx.graph import folding
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.shapes import Axis
 from gbp_onnx.vjp import (
     GBP_DOMAIN,
     activation,
+    careful,
     conv,
     elementwise,
     indexing,
     layout,
     normalization,
     pool,
+    qlinear,
     registry,
     resize,
     windows,
@@ -437,6 +440,75 @@ def the_mean_is_a_sum(patch: Patch) -> None:
 @fails(case("Silu/sigmoid second"))
 def silu_is_a_gate(patch: Patch) -> None:
     derivative(patch, "Silu", lambda op, node, ct: (op.Mul(ct, node.attrs["sigmoid"]),), GBP_DOMAIN)
+
+
+# --- quantisation -------------------------------------------------------------------------------------------------
+
+DEPLOYED = quantised_tests.test_the_forward_stays_on_the_deployed_integers
+
+
+def network(scheme: str, rule: str = "guided") -> Check:
+    return lambda: quantised_tests.test_a_network_agrees_with_the_oracle(scheme, rule)
+
+
+@fails(network("qdq_u8"))
+def no_quantiser_is_a_rectifier(patch: Patch) -> None:
+    patch.setattr(gates, "_is_rectifier", lambda graph, quantizer, non_negative: False)
+
+
+@fails(network("operators_u8"))
+def every_quantiser_that_begins_at_0_is_a_rectifier(patch: Patch) -> None:
+    patch.setattr(gates, "_is_rectifier", lambda graph, quantizer, non_negative: quantizer.begins_at_zero(graph))
+
+
+@fails(
+    lambda: quantised_tests.test_gates(
+        np.int8, 0, quantised_tests.RELU, [-1.0, 0.2, 0.5, 63.0, 63.5], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]
+    )
+)
+def a_relu_before_a_quantiser_is_forgotten(patch: Patch) -> None:
+    patch.setattr(gates, "_absorbed", lambda graph, quantizer, rectifiers: None)
+
+
+@fails(quantised_tests.test_the_last_quantiser_never_gates)
+def the_last_quantiser_gates(patch: Patch) -> None:
+    patch.setattr(target, "open_quantizers", lambda graph, output, head: {})
+
+
+@fails(network("operators_s8_per_channel", "saliency"))
+def scales_are_forgotten(patch: Patch) -> None:
+    patch.setattr(qlinear, "rescaled", lambda op, ct, over, under: ct)
+
+
+@fails(network("qdq_u8", "saliency"))
+def saturation_is_forgotten(patch: Patch) -> None:
+    derivative(patch, "Saturation", lambda op, node, ct: (ct,), GBP_DOMAIN)
+    derivative(
+        patch,
+        "Rectifier",
+        lambda op, node, ct: (op.Where(op.Greater(op.Cast(node.attrs["q"], to=1), 0.0), ct, 0.0),),
+        GBP_DOMAIN,
+    )
+
+
+@fails(lambda: DEPLOYED("qdq_s8"))
+def int8_stays_int8(patch: Patch) -> None:
+    patch.setattr(signedness, "_is", lambda node, op: False)
+
+
+@fails(lambda: DEPLOYED("qdq_u8"))
+def what_only_quantisers_read_is_read(patch: Patch) -> None:
+    patch.setattr(careful, "_value_again", lambda op, y, op_type: None)
+
+
+@fails(lambda: DEPLOYED("dynamic"))
+def scales_found_while_running_are_read(patch: Patch) -> None:
+    patch.setattr(careful, "_scale_found_again", lambda op, tensor: None)
+
+
+@fails(lambda: DEPLOYED("qdq_u8"))
+def indices_are_taken_from_the_quantised_pool(patch: Patch) -> None:
+    patch.setattr(pool, "_is_quantised", lambda op, x: False)
 
 
 # --- old opsets ---------------------------------------------------------------------------------------------------

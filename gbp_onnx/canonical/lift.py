@@ -36,6 +36,9 @@ def lift_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+_KEEPS_SHAPE = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
+
+
 @dataclass(slots=True)
 class _Scope:
     """A graph under conversion: the nodes that are already written, and the constants that can be seen from it."""
@@ -81,6 +84,8 @@ class _Lift:
                 scope.constants[node.output[0]] = node.attribute[0].t
             if node.op_type == "Identity" and node.input[0] in scope.constants:
                 scope.constants[node.output[0]] = scope.constants[node.input[0]]
+            if node.op_type in _KEEPS_SHAPE and node.input[0] in scope.shapes:
+                scope.shapes.setdefault(node.output[0], scope.shapes[node.input[0]])
             self._node(node, scope)
         del graph.node[:]
         graph.node.extend(scope.nodes)

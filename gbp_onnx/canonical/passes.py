@@ -10,6 +10,7 @@ import onnx.inliner
 
 from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.lift import lift_opset
+from gbp_onnx.canonical.signedness import unsigned_activations
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names
 
@@ -139,5 +140,6 @@ PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     sort_nodes,  # before all that looks at constants or shapes
     drop_initializer_inputs,  # before the lift: which reads weights as constants
     lift_opset,
+    unsigned_activations,
     set_ir_version,  # last: by what the others left
 )

@@ -5,14 +5,16 @@ Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
 Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
 If(c) { reads x, w } -> y            If(c, x, w) -> y           what bodies capture is an input; Loop and Scan alike
+QLinearConv(x) -> q                  QLinearConv(x) -> v; Rectifier(v) -> q    see `gates`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from gbp_onnx.canonical.bodies import Known
+from gbp_onnx.canonical.gates import find_gates
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
@@ -24,22 +26,28 @@ _SMALL = 256  # elements: a constant that may be an axis, a size or a bound
 
 class View:
     """A graph and the nodes that stand for its own. `head`: the node in front of which the seed is put; `known`: which
-    operators inside bodies need no function body.
+    operators inside bodies need no function body; `open_`: names of quantised tensors whose quantiser never gates.
     """
 
-    def __init__(self, graph: Graph, head: Node | None = None, known: Known | None = None) -> None:
+    def __init__(
+        self, graph: Graph, head: Node | None = None, known: Known | None = None, open_: Set[str] = frozenset()
+    ) -> None:
         self.graph, self.known = graph, known
         self.inner: dict[int, dict[str, Any]] = {}  # by node: its bodies, as far as `inner.bodies` has read them
-        self.rectifiers = find_rectifiers(graph)
-        inside = {index for r in self.rectifiers.values() for index in r.inside}
-        stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
+        rectifiers = find_rectifiers(graph)
+        gates = find_gates(graph, rectifiers, open_)
+        kept = {name: r for name, r in rectifiers.items() if r.node.index not in gates.absorbed}
+        self.rectifiers = {**kept, **gates.rectifiers}
+        stand_ins: dict[int, tuple[Node, ...]] = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
         stand_ins.update(_silus(graph))
-        stand_ins.update((n.index, self._with_captures(n)) for n in graph.nodes if _is_control_flow(n))
+        stand_ins.update((n.index, (self._with_captures(n),)) for n in graph.nodes if _is_control_flow(n))
+        stand_ins.update(gates.nodes)
         if head is not None:
-            stand_ins[head.index] = Node(
-                "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
-            )
-        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
+            first, *rest = stand_ins.get(head.index, (head,))
+            stand_ins[head.index] = (_head_node(first), *rest)
+        inside = (index for r in kept.values() for index in r.inside)
+        stand_ins.update(dict.fromkeys((*gates.absorbed, *inside), ()))
+        self.nodes = [node for n in graph.nodes for node in stand_ins.get(n.index, (n,))]
 
     def _with_captures(self, node: Node) -> Node:
         """What its bodies read from around them, as inputs after its own; small constants become the bodies' own."""
@@ -81,9 +89,15 @@ def _rectifier_node(found: Rectifier) -> Node:
     return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN, index=found.node.index)
 
 
-def _silus(graph: Graph) -> dict[int, Node]:
+def _head_node(head: Node) -> Node:
+    return Node(
+        "Head", head.name, head.inputs, head.outputs, {**head.attrs, "op": head.op}, GBP_DOMAIN, index=head.index
+    )
+
+
+def _silus(graph: Graph) -> dict[int, tuple[Node, ...]]:
     """x * sigmoid(x), where nothing else reads the sigmoid, by the index of the Mul."""
-    found: dict[int, Node] = {}
+    found: dict[int, tuple[Node, ...]] = {}
     for node in graph.nodes:
         if node.domain != "" or node.op != "Mul" or len(node.inputs) != 2:
             continue
@@ -93,5 +107,6 @@ def _silus(graph: Graph) -> dict[int, Node]:
                 continue
             if sigmoid.inputs[0].name == x.name and len(graph.readers(gate)) == 1 and not graph.is_output(gate):
                 attrs = {"sigmoid": gate}
-                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                silu = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                found[node.index] = (silu,)
     return found

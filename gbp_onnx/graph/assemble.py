@@ -17,14 +17,16 @@ def append(
     op: Emitter,
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[tuple[Tensor, onnx.ValueInfoProto]],
+    kept: Sequence[Tensor] = (),
 ) -> onnx.ModelProto:
-    """The model of `graph`, extended in place by the emitted nodes that `outputs` need.
+    """The model of `graph`, extended in place by the emitted nodes that `outputs` need, and `kept`, which are no
+    outputs.
 
     Each output's ValueInfo gets its tensor's name. The forward part stays as it is, but for optional outputs that a
     derivative asked for (MaxPool's Indices).
     """
     model = graph.model  # a copy of its own since it was loaded; another one would double the peak of a large model
-    nodes, initializers = op.export([tensor for tensor, _ in outputs])
+    nodes, initializers = op.export([*(tensor for tensor, _ in outputs), *kept])
     for (index, position), tensor in op.added_outputs.items():
         names = model.graph.node[index].output
         names.extend([""] * (position + 1 - len(names)))

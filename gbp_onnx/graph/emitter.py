@@ -37,7 +37,7 @@ _COUNTS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "SequenceLength")
 _FIXED_TYPES = dict.fromkeys(_COUNTS, _INT64) | dict.fromkeys(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"), _BOOL
 )
-_TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
+_TYPE_FROM_INPUT = {"Where": 1, "DequantizeLinear": 1, "OneHot": 2}
 _MAKES_SEQUENCES = frozenset(
     {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"}
 )
@@ -88,6 +88,8 @@ class Emitter:
         self.graph, self.prefix, self.vjp_of = graph, prefix, ""
         self.wanted: tuple[bool, ...] = ()  # which inputs of that node want a cotangent
         self.sweep: Callable[..., dict[str, Tensor]] | None = None  # sweeps a body, under the rule in force
+        self.instead: Callable[[Tensor, str], Tensor | None] | None = None
+        """What a new node of an operator reads in place of a forward tensor that must have no further reader."""
         self._taken = set(graph.tensors) | {n.name for n in graph.nodes} | names_in(graph.model.graph)
         self.added_outputs: dict[tuple[int, int], Tensor] = {}  # (forward node, output) -> tensor
         self._nodes: list[_Emitted] = []
@@ -98,6 +100,7 @@ class Emitter:
         self._types: dict[int, int] = {}
         self._forms: dict[int, onnx.TypeProto] = {}  # of sequences, optionals and numbers of rank 0
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
+        self._like: dict[int, Tensor] = {}  # id -> the forward tensor that has the shape of an emitted one
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
         self._published: set[int] = set()  # emitted tensors that are inputs or outputs of the model
 
@@ -119,6 +122,10 @@ class Emitter:
         if since is not None and self.graph.opset >= since and (axes := attrs.pop("axes", None)) is not None:
             inputs = (*inputs, list(axes))
         tensors = self._operands(inputs)
+        if op_type in ("Shape", "Size"):
+            tensors = [self._like.get(id(t), t) for t in tensors]
+        if self.instead is not None:
+            tensors = [self._read_instead(t, op_type) for t in tensors]
         attrs = {k: v for k, v in attrs.items() if v is not None}
         key = (op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
@@ -263,10 +270,17 @@ class Emitter:
         return self.graph.constant(tensor)
 
     def known_shape(self, tensor: Tensor) -> Shape:
-        """The shape as far as it is known without running; None for emitted tensors."""
+        """The shape as far as it is known without running; None for emitted tensors of which none was noted."""
+        tensor = self._like.get(id(tensor), tensor)
         if id(tensor) in self._own:
             return tuple(tensor.values.shape) if isinstance(tensor, gs.Constant) else None
         return self.graph.shape(tensor)
+
+    def shaped_like(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """`tensor`, noted to have the shape of the forward tensor `like`, which is asked in its place."""
+        if id(tensor) in self._own and not isinstance(tensor, gs.Constant):
+            self._like[id(tensor)] = like
+        return tensor
 
     def shape(self, tensor: Tensor) -> Tensor:
         """The shape as an int64 vector: constant where it is static."""
@@ -320,6 +334,11 @@ class Emitter:
         self.added_outputs = {k: t for k, t in self.added_outputs.items() if id(t) in needed}
         constants = [c for c in self._constants.values() if id(c) in needed]
         return protos, [numpy_helper.from_array(np.asarray(c.values), c.name) for c in constants]
+
+    def _read_instead(self, tensor: Tensor, op_type: str) -> Tensor:
+        if self.instead is None or tensor is _EMPTY or id(tensor) in self._own:
+            return tensor
+        return self.instead(tensor, op_type) or tensor
 
     def _proto(self, node: _Emitted) -> onnx.NodeProto:
         domain = None if node.source is None else node.source.domain

@@ -33,6 +33,7 @@ __all__ = [
     "Tensor",
     "captured_names",
     "empty_graph",
+    "imaginary",
     "numpy_dtype",
     "opset_of",
     "skeleton_with_shapes",
@@ -271,6 +272,11 @@ def _folds(node: Node) -> bool:
     if node.domain not in STANDARD_DOMAINS:
         return False
     return node.op == "Split" or (len(node.outputs) == 1 and (foldable(node.op) or node.op in ("Shape", "Size")))
+
+
+def imaginary(name: str, shape: Iterable[Dim] | None) -> Tensor:
+    """A tensor of no file: it has a shape, and cotangents pass through it. Nothing may read it."""
+    return gs.Variable(name, shape=None if shape is None else list(shape))
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -13,6 +13,7 @@ import onnx
 import onnx.numpy_helper
 from onnx import helper
 
+from gbp_onnx.graph.quantised_stand_ins import quantised_stand_ins
 from gbp_onnx.graph.true_shapes import corrections
 
 __all__ = ["infer_shapes"]
@@ -104,10 +105,17 @@ def _key(node: onnx.NodeProto) -> tuple[str, str]:
 
 
 def _stands_in(node: onnx.NodeProto) -> bool:
-    return _key(node) in _LIKE_FIRST_INPUT or _key(node) in ((MICROSOFT, "FusedMatMul"), (MICROSOFT, "TransposeMatMul"))
+    return (
+        quantised_stand_ins(node) is not None
+        or _key(node) in _LIKE_FIRST_INPUT
+        or _key(node) in ((MICROSOFT, "FusedMatMul"), (MICROSOFT, "TransposeMatMul"))
+    )
 
 
 def _stand_ins(node: onnx.NodeProto, index: int) -> list[onnx.NodeProto]:
+    quantised = quantised_stand_ins(node)
+    if quantised is not None:
+        return quantised
     if node.op_type not in ("FusedMatMul", "TransposeMatMul"):
         return [
             helper.make_node("Identity", [node.input[0]], [name])

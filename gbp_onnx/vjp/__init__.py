@@ -27,6 +27,9 @@
     recurrent       LSTM, GRU, RNN
     sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft (others: canonical/microsoft_bodies)
+    quantized       QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear
+    integer         ConvInteger, MatMulInteger, DynamicQuantizeMatMul...
+    qlinear         QLinearConv, QLinearAdd, QGemm...
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
@@ -43,6 +46,7 @@ from gbp_onnx.vjp import (
     elementwise,
     fourier,
     indexing,
+    integer,
     layout,
     linear,
     loop,
@@ -53,6 +57,8 @@ from gbp_onnx.vjp import (
     normalization,
     patches,
     pool,
+    qlinear,
+    quantized,
     recurrent,
     reduction,
     resize,
@@ -94,6 +100,7 @@ __all__ = [
     "entries",
     "fourier",
     "indexing",
+    "integer",
     "is_known",
     "layout",
     "linear",
@@ -105,6 +112,8 @@ __all__ = [
     "normalization",
     "patches",
     "pool",
+    "qlinear",
+    "quantized",
     "recurrent",
     "reduction",
     "resize",

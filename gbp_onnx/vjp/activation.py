@@ -9,6 +9,7 @@ import numpy as np
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import as_real, masked, unbroadcast
+from gbp_onnx.vjp.quantized import quantised_gate, rescaled
 from gbp_onnx.vjp.registry import GBP_DOMAIN, Cotangents, Refusal, vjp
 
 __all__ = ["gate", "gelu_slope"]
@@ -23,7 +24,11 @@ def rectifier(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 
 def gate(op: Emitter, node: Node) -> Tensor:
-    """f'(x) of a rectifier as booleans: 0 < y, and y < cap; x > alpha for a thresholded one with alpha < 0."""
+    """f'(x) of a rectifier as booleans: 0 < y, and y < cap; x > alpha for a thresholded one with alpha < 0; read from
+    the quantised y of one that is a quantiser.
+    """
+    if "q" in node.attrs:
+        return quantised_gate(op, node)
     x, y = node.inputs[0], node.outputs[0]
     threshold, cap = node.attrs.get("threshold", 0.0), node.attrs.get("cap")
     if threshold < 0:
@@ -204,8 +209,10 @@ def gelu_slope(op: Emitter, x: Tensor, by_tanh: bool) -> Tensor:
 
 @vjp("Head", domain=GBP_DOMAIN)
 def head(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct (the seed is put in front of the trailing Softmax, LogSoftmax or Sigmoid)"""
-    return (ct,)
+    """ct: the seed is put in front of the trailing Softmax or Sigmoid (of a quantised one: * x_scale / y_scale)"""
+    if not node.attrs["op"].startswith("QLinear"):
+        return (ct,)
+    return (rescaled(op, ct, node.inputs[1], node.attrs["scale"]),)
 
 
 @vjp("Softmax", since=13)

@@ -132,7 +132,7 @@ def _differentiated(entry: Derivative) -> list[str]:
     try:
         schema = onnx.defs.get_schema(entry.op, domain=entry.domain)
     except onnx.defs.SchemaError:
-        return [] if places is None else [f"input {place}" for place in sorted(places)]
+        return ["inputs"] if places is None else [f"input {place}" for place in sorted(places)]
     formal = list(schema.inputs)
     if places is None:
         return [i.name for i in formal if _is_float(schema, i.type_str)]

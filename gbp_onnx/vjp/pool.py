@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, Node, Tensor
 from gbp_onnx.graph.shapes import Axis, inferred_window_count, window_can_be_empty, window_count
-from gbp_onnx.vjp.common import masked, rank_of, reshape_like, scatter_add, zeros
+from gbp_onnx.vjp.common import as_real, masked, rank_of, reshape_like, scatter_add, zeros
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 from gbp_onnx.vjp.windows import Windows, transpose_windows, window_positions, windows_of
 
@@ -21,10 +21,12 @@ _WINDOW_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ce
 def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct added to the first maximum of each window (row-major), found through the Indices output"""
     x = node.inputs[0]
-    if node.attrs["storage_order"] == 0:
+    if node.attrs.get("storage_order", 0) == 0 and node.index >= 0 and not _is_quantised(op, x):
         indices = op.forward_output(node, 1, onnx.TensorProto.INT64)
-    else:  # column-major indices: ask again
-        _, indices = op.MaxPool(x, outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs})
+    else:  # column-major indices, or a pool that ONNX Runtime would no longer compute on integers: ask again
+        _, indices = op.MaxPool(
+            as_real(op, x, ct), outputs=2, **{k: node.attrs[k] for k in _WINDOW_ATTRS if k in node.attrs}
+        )
     windows = _pool_windows(op, node)
     same_and_dilated = windows.same is not None and any(d > 1 for d in windows.dilations)
     if same_and_dilated or any(window_can_be_empty(a) for a in windows.axes):
@@ -34,6 +36,12 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         indices, ct = op.Where(inside, indices, 0), masked(op, inside, ct)
     total = scatter_add(op, op.size(x), op.Reshape(indices, [-1]), op.Reshape(ct, [-1]), axis=0)
     return (reshape_like(op, total, x),)
+
+
+def _is_quantised(op: Emitter, x: Tensor) -> bool:
+    """Whether `x` is quantised, or dequantised just now."""
+    maker = op.graph.producer(x)
+    return op.elem_type(x) not in FLOAT_TYPES or (maker is not None and maker.op == "DequantizeLinear")
 
 
 @vjp("AveragePool", since=7)
