@@ -44,11 +44,16 @@ RECTIFIER = (GBP_DOMAIN, "Rectifier")
 LEAKY = (("", "LeakyRelu"), ("", "PRelu"), ("", "Elu"), ("", "Selu"), ("", "Celu"))
 SMOOTH = (
     *(("", op) for op in ("Gelu", "Swish", "HardSwish", "Mish", "Softplus")),
-    (GBP_DOMAIN, "Silu"),
+    *((GBP_DOMAIN, op) for op in ("Silu", "Softplus")),
     *(("com.microsoft", op) for op in ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")),
 )
 ACTIVATIONS = frozenset(
-    (*LEAKY, *SMOOTH, *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")))
+    (
+        *LEAKY,
+        *SMOOTH,
+        *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")),
+        *((GBP_DOMAIN, op) for op in ("Clip", "Softsign")),
+    )
 )
 """Activations that no rule gates by itself; they are reported, because the map is then partly a plain gradient."""
 

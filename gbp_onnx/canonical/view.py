@@ -4,12 +4,14 @@ Relu(x) -> y                         Rectifier(x) -> y          every form of `r
 Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
 Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
+FusedConv(x, W; Relu) -> y           FusedConv(x, W) -> t; Rectifier(t) -> y         see `fused`
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gbp_onnx.canonical.fused import split_fused
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
@@ -21,7 +23,11 @@ class View:
 
     def __init__(self, graph: Graph, head: Node | None = None) -> None:
         self.graph = graph
+        fused = split_fused(graph)
         self.rectifiers = find_rectifiers(graph)
+        for part in fused.values():
+            if isinstance(part.activation, Rectifier):
+                self.rectifiers[_y_name(part.activation)] = part.activation
         inside = {index for r in self.rectifiers.values() for index in r.inside}
         stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
         stand_ins.update(_silus(graph))
@@ -29,7 +35,13 @@ class View:
             stand_ins[head.index] = Node(
                 "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
             )
-        self.nodes = [stand_ins.get(n.index, n) for n in graph.nodes if n.index not in inside]
+        self.nodes: list[Node] = []
+        for node in graph.nodes:
+            if node.index in fused:
+                part = fused[node.index]
+                self.nodes += [part.linear, stand_ins.get(node.index) or _as_node(part.activation)]
+            elif node.index not in inside:
+                self.nodes.append(stand_ins.get(node.index, node))
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
         """Names of the tensors that depend on `sources` and reach `targets`, past no node with an index in `stops`."""
@@ -51,6 +63,15 @@ class View:
 def _rectifier_node(found: Rectifier) -> Node:
     attrs = {"kind": found.kind, "threshold": found.threshold, "cap": found.cap, "inside": found.inside}
     return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN, index=found.node.index)
+
+
+def _as_node(activation: Node | Rectifier) -> Node:
+    return _rectifier_node(activation) if isinstance(activation, Rectifier) else activation
+
+
+def _y_name(found: Rectifier) -> str:
+    y = found.node.outputs[0]
+    return "" if y is None else y.name
 
 
 def _silus(graph: Graph) -> dict[int, Node]:

@@ -81,7 +81,7 @@ class Emitter:
         return emit
 
     def emit(
-        self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1
+        self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
     ) -> tuple[Tensor, ...]:
         """Emit one node (or reuse an equal one, or evaluate it) and return its outputs."""
         since = _AXES_ARE_INPUT_SINCE.get(op_type)
@@ -89,10 +89,11 @@ class Emitter:
             inputs = (*inputs, list(axes))
         tensors = self._operands(inputs)
         attrs = {k: v for k, v in attrs.items() if v is not None}
-        key = (op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
+        key = (domain, op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
-            folded = self._fold(op_type, tensors, attrs) if outputs == 1 else None
-            self._seen[key] = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs)
+            folded = self._fold(op_type, tensors, attrs) if outputs == 1 and not domain else None
+            made = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs, domain)
+            self._seen[key] = made
         return self._seen[key]
 
     def constant(self, value: Array | np.generic | Sequence[int] | float, elem_type: int = 0) -> Tensor:
@@ -277,7 +278,9 @@ class Emitter:
         result = evaluate(op_type, values, attrs)
         return None if result is None or result.size > _FOLD_LIMIT else self.constant(result)
 
-    def _append(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int) -> tuple[Tensor, ...]:
+    def _append(
+        self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int, domain: str
+    ) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
         base = f"{self.prefix}/{self.vjp_of}/{op_type}" if self.vjp_of else f"{self.prefix}/{op_type}"
         made = tuple(gs.Variable(self.unique(base)) for _ in range(outputs))
@@ -286,7 +289,7 @@ class Emitter:
         if op_type == "MaxPool" and outputs == 2:
             self._types[id(made[1])] = _INT64
         proto_attrs = {k: _attribute(v) for k, v in attrs.items()}
-        node = gs.Node(op_type, attrs=proto_attrs, outputs=list(made))
+        node = gs.Node(op_type, attrs=proto_attrs, outputs=list(made), domain=domain or None)
         node.inputs = list(tensors)
         self._nodes.append((node, self.vjp_of))
         return made

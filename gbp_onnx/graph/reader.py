@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
+from gbp_onnx.graph.blocks import block_size, blocked_tensors
 from gbp_onnx.graph.folding import Array, evaluate
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
@@ -185,6 +186,21 @@ class Graph:
             self._constants[tensor.name] = None  # stands while the inputs are looked at; graphs have no cycles
             self._constants[tensor.name] = self._evaluate(tensor)
         return self._constants[tensor.name]
+
+    @cached_property
+    def blocked(self) -> set[str]:
+        """Names of the tensors in ONNX Runtime's blocked layout."""
+        return blocked_tensors(self.model.graph.node)
+
+    @cached_property
+    def block_size(self) -> int | None:
+        """Channels to a block of that layout, where the weights' shapes tell."""
+        dims = {name: list(t.dims) for name, t in self._initializers.items()}
+        return block_size(self.model.graph.node, dims, self.blocked)
+
+    def unmade(self, name: str, like: Tensor) -> Tensor:
+        """A tensor for stand-ins, of the type and shape of another: no node of the file makes it."""
+        return gs.Variable(name, dtype=like.dtype, shape=like.shape)
 
     def _evaluate(self, tensor: Tensor) -> Array | None:
         initializer = self._initializers.get(tensor.name)

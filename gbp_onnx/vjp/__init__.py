@@ -19,6 +19,8 @@
     sampling        GridSample, AffineGrid
     roi             RoiAlign, MaxRoiPool
     patches         Col2Im, DeformConv
+    fused           FusedConv, FusedGemm
+    blocked         ONNX Runtime's blocked layout: com.microsoft.nchwc
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
     stops           what stops the gradient on purpose or is refused, and why
 
@@ -27,10 +29,12 @@
 
 from gbp_onnx.vjp import (
     activation,
+    blocked,
     conv,
     cumulative,
     einsum,
     elementwise,
+    fused,
     indexing,
     layout,
     linear,
@@ -68,12 +72,14 @@ __all__ = [
     "Stop",
     "UnknownShape",
     "activation",
+    "blocked",
     "conv",
     "cumulative",
     "derivative_of",
     "einsum",
     "elementwise",
     "entries",
+    "fused",
     "indexing",
     "is_known",
     "layout",
