@@ -260,8 +260,6 @@ def test_what_the_readme_says_is_refused_is_refused() -> None:
         "QuantizeLinear",
         "DequantizeLinear",
         "QLinearConv",
-        "FusedConv",
-        "FusedGemm",
         "If",
         "Loop",
         "Scan",

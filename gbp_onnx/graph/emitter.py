@@ -33,6 +33,9 @@ _FIXED_TYPES = {"Shape": _INT64, "Size": _INT64, "ArgMax": _INT64, "ArgMin": _IN
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"), _BOOL
 )
 _TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
+_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_LOOKS = frozenset(op for op in _FIXED_TYPES) | {"Cast", "Identity"}
+"""Operators that read half precision as it is: they compute nothing that it could round."""
 _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13) | dict.fromkeys(
     (
         "ReduceMean",
@@ -47,6 +50,11 @@ _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13)
     ),
     18,
 )
+
+_REMOVABLE_CAST = "InsertedPrecisionFreeCast_"
+"""ONNX Runtime's CPU provider computes half precision in float32 between casts of its own, and takes out those of this
+name that undo each other. Casts of ours under another name would keep the roundings in, and change the forward results.
+"""
 
 
 class Emitter:
@@ -67,6 +75,7 @@ class Emitter:
         self._constants: dict[Any, gs.Constant] = {}
         self._types: dict[int, int] = {}
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
+        self._widening: set[int] = set()  # casts of half precision to float32
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
         self._published: set[int] = set()  # emitted tensors that are inputs or outputs of the model
 
@@ -87,7 +96,7 @@ class Emitter:
         since = _AXES_ARE_INPUT_SINCE.get(op_type)
         if since is not None and self.graph.opset >= since and (axes := attrs.pop("axes", None)) is not None:
             inputs = (*inputs, list(axes))
-        tensors = self._operands(inputs)
+        tensors = self._operands(op_type, inputs)
         attrs = {k: v for k, v in attrs.items() if v is not None}
         key = (domain, op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
@@ -124,7 +133,7 @@ class Emitter:
         """The tensor under exactly this name (made unique): renamed where it is free to be, else copied."""
         free = id(tensor) in self._own and id(tensor) not in self._published and not isinstance(tensor, gs.Constant)
         if not free:
-            elem_type = self.elem_type(tensor)
+            elem_type = self._stored_type(tensor)
             source, tensor = tensor, gs.Variable("")
             self._register(tensor, elem_type)
             node = gs.Node("Identity", outputs=[tensor])
@@ -164,7 +173,14 @@ class Emitter:
         return unique_name(name, self._taken)
 
     def elem_type(self, tensor: Tensor) -> int:
-        """The TensorProto data type of a forward or an emitted tensor."""
+        """The TensorProto data type of a forward or an emitted tensor, as it is computed with.
+
+        The backward graph computes in float32 where the forward has half precision: cotangents underflow there.
+        """
+        kind = self._stored_type(tensor)
+        return onnx.TensorProto.FLOAT if kind in _HALF and id(tensor) not in self._own else kind
+
+    def _stored_type(self, tensor: Tensor) -> int:
         if id(tensor) in self._types:
             return self._types[id(tensor)]
         return (
@@ -234,7 +250,8 @@ class Emitter:
         protos = []
         for node, origin in reversed(kept):
             proto = OnnxExporter.export_node(node)
-            proto.name = self.unique(node.outputs[0].name)
+            mark = _REMOVABLE_CAST if id(node.outputs[0]) in self._widening else ""
+            proto.name = self.unique(mark + node.outputs[0].name)
             if origin:
                 proto.metadata_props.add(key="gbp.vjp_of", value=origin)
             protos.append(proto)
@@ -246,10 +263,11 @@ class Emitter:
         self._own[id(tensor)] = tensor
         self._types[id(tensor)] = elem_type
 
-    def _operands(self, inputs: Sequence[Operand]) -> list[Tensor]:
+    def _operands(self, op_type: str, inputs: Sequence[Operand]) -> list[Tensor]:
         """Numbers become constants of the type of the first tensor beside them that is not boolean."""
+        inputs = self._widened(op_type, inputs)
         present = [t for t in inputs if isinstance(t, gs.Tensor)]
-        types = [self.elem_type(t) for t in present]
+        types = [self._stored_type(t) for t in present]
         beside = next((t for t in types if t != _BOOL), _INT64)
         operands: list[Tensor] = []
         for value in inputs:
@@ -266,6 +284,15 @@ class Emitter:
         while operands and operands[-1] is _EMPTY:
             operands.pop()
         return operands
+
+    def _widened(self, op_type: str, inputs: Sequence[Operand]) -> Sequence[Operand]:
+        """Half-precision tensors as float32, except where an operator only looks at them (and at nothing wider)."""
+        kinds = [self._stored_type(t) if isinstance(t, gs.Tensor) else 0 for t in inputs]
+        if not any(k in _HALF for k in kinds) or (op_type in _LOOKS and onnx.TensorProto.FLOAT not in kinds):
+            return inputs
+        widened = [self.Cast(t, to=1) if k in _HALF else t for t, k in zip(inputs, kinds, strict=True)]
+        self._widening.update(id(w) for w, k in zip(widened, kinds, strict=True) if k in _HALF)
+        return widened
 
     def _fold(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> Tensor | None:
         if op_type == "Identity" or not tensors:
@@ -302,7 +329,7 @@ class Emitter:
         if op_type == "ConstantOfShape":
             value = attrs.get("value")
             return onnx.TensorProto.FLOAT if value is None else int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
-        return self.elem_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
+        return self._stored_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
 
 
 _EMPTY = gs.Variable("")
