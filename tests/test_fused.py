@@ -20,6 +20,13 @@ from tests.vjp_check import session
 FLOAT = TensorProto.FLOAT
 RULES = ("saliency", "deconvnet", "guided")
 RANDOM = np.random.RandomState(5)
+FUSED = frozenset(
+    {("com.microsoft", op) for op in ("FusedConv", "FusedGemm")}
+    | {("gbp", op) for op in ("Clip", "Softplus", "Softsign")}
+    | {("com.microsoft.nchwc", op) for op in ("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")}
+    | {("com.microsoft.nchwc", op) for op in ("Upsample", "ReorderInput", "ReorderOutput")}
+)
+"""Entries of the derivative table that are checked here, against the standard operators."""
 
 
 def model(

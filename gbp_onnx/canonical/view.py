@@ -5,6 +5,7 @@ Max(x, 0) -> t; Min(t, 6) -> y       Rectifier(x) -> y          one for both
 Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing else reads s
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
 FusedConv(x, W; Relu) -> y           FusedConv(x, W) -> t; Rectifier(t) -> y         see `fused`
+Cast(x, to=uint8) -> y               Identity(x) -> y           and other roundings: see `pixels`
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gbp_onnx.canonical.fused import split_fused
+from gbp_onnx.canonical.pixels import find_roundings
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
@@ -23,14 +25,16 @@ class View:
 
     def __init__(self, graph: Graph, head: Node | None = None) -> None:
         self.graph = graph
-        fused = split_fused(graph)
-        self.rectifiers = find_rectifiers(graph)
+        fused, roundings = split_fused(graph), find_roundings(graph)
+        found = find_rectifiers(graph)
+        self.rectifiers = {k: r for k, r in found.items() if r.node.index not in roundings.saturations}
         for part in fused.values():
             if isinstance(part.activation, Rectifier):
                 self.rectifiers[_y_name(part.activation)] = part.activation
         inside = {index for r in self.rectifiers.values() for index in r.inside}
         stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
         stand_ins.update(_silus(graph))
+        stand_ins.update(roundings.nodes)
         if head is not None:
             stand_ins[head.index] = Node(
                 "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
