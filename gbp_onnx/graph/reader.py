@@ -123,7 +123,7 @@ class Graph:
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
         for node in self.nodes:
-            if node.domain in STANDARD_DOMAINS:
+            if node.domain in STANDARD_DOMAINS or node.op == "FusedConv":
                 give_rank(self, node)
 
     def producer(self, tensor: Tensor | None) -> Node | None:
