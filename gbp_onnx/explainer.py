@@ -16,6 +16,7 @@ from gbp_onnx.batch import BatchRunner, Feeds
 from gbp_onnx.errors import InputError
 from gbp_onnx.explanation import Explanation, top_predictions
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
+from gbp_onnx.graph.precision import has_bfloat16, without_bfloat16
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
@@ -75,6 +76,9 @@ class Explainer:
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
         self._choice = choose_providers(providers)
+        self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(built)
+        if self._widened:
+            built = without_bfloat16(built)
         self._runner = BatchRunner(built, self.rules, self._choice, self.where)
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
         found = given or from_metadata(self._props)
@@ -182,6 +186,8 @@ class Explainer:
                 f"the model does not say how it wants its input: {self.preprocess.name!r} is a guess; "
                 "check the predictions, and set preprocess if they are wrong"
             )
+        if self._widened:
+            said.append("the model computes in bfloat16, for which the CPU has no kernels: it was run in float32")
         if self._labels is not None and labels_for(self._labels, values.size) is None:
             said.append(f"{len(self._labels)} labels do not fit {values.size} values of the output: none is shown")
         if not np.isfinite(values).all():

@@ -62,8 +62,9 @@ def differentiate(
     op = careful_emitter(graph)
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     seeds = {t.name: op.placeholder(f"{t.name}_seed", graph.elem_type(t)) for t in chosen_out}
+    wide = {t.name: as_type(op, seeds[t.name], op.elem_type(t), t) for t in chosen_out}
     try:
-        cts = backpropagate(View(graph, known=is_known), op, seeds, chosen_wrt, table)
+        cts = backpropagate(View(graph, known=is_known), op, wide, chosen_wrt, table)
     except OperatorError as error:
         raise OperatorError.of(error.reasons, where) from None
     results = []

@@ -47,7 +47,7 @@ LEAKY = (
 )
 SMOOTH = (
     *(("", op) for op in ("Gelu", "Swish", "HardSwish", "Mish", "Softplus")),
-    (GBP_DOMAIN, "Silu"),
+    *((GBP_DOMAIN, op) for op in ("Silu", "Softplus")),
     *(("com.microsoft", op) for op in ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")),
 )
 ACTIVATIONS = frozenset(
@@ -56,6 +56,7 @@ ACTIVATIONS = frozenset(
         *SMOOTH,
         ("com.microsoft", "QLinearSigmoid"),
         *(("", op) for op in ("Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Clip", "Shrink")),
+        *((GBP_DOMAIN, op) for op in ("Clip", "Softsign")),
     )
 )
 """Activations that no rule gates by itself; they are reported, because the map is then partly a plain gradient."""

@@ -20,7 +20,7 @@ import numpy as np
 from gbp_onnx.graph.folding import Array
 from gbp_onnx.graph.reader import FLOAT_TYPES, Graph, Node, Tensor
 
-__all__ = ["Rectifier", "find_rectifiers"]
+__all__ = ["HUGE", "Rectifier", "find_rectifiers"]
 
 UNKNOWN = 0  # the type of what follows an operator that shape inference does not know
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
@@ -83,7 +83,7 @@ def _clip(graph: Graph, node: Node) -> Rectifier | None:
     cap = None if high is None else _scalar(graph, high)
     if high is not None and (cap is None or cap <= 0):
         return None
-    return Rectifier(node, "Clip", _x(node), cap=None if cap is None or np.isinf(cap) or cap >= _HUGE else cap)
+    return Rectifier(node, "Clip", _x(node), cap=None if cap is None or np.isinf(cap) or cap >= HUGE else cap)
 
 
 def _thresholded(graph: Graph, node: Node) -> Rectifier | None:
@@ -182,12 +182,12 @@ def _cap(graph: Graph, node: Node) -> _Cap | None:
     if node.op == "Clip" and node.input(2) is not None:
         low, high = node.input(1), _scalar(graph, node.input(2))
         lowest = -np.inf if low is None else _scalar(graph, low)
-        if high is not None and lowest is not None and lowest <= -_HUGE:
+        if high is not None and lowest is not None and lowest <= -HUGE:
             return _Cap(_x(node), high)
     return None
 
 
-_HUGE = 3.4028234e38  # exporters write the largest float32 for "no bound"
+HUGE = 3.4028234e38  # exporters write the largest float32 for "no bound"
 
 
 def _only_reader(graph: Graph, tensor: Tensor) -> bool:

@@ -6,6 +6,8 @@ Sigmoid(x) -> s; Mul(x, s) -> y      Silu(x) -> y               where nothing el
 Softmax(z) -> p (the head)           Head(z) -> p               the seed passes through
 If(c) { reads x, w } -> y            If(c, x, w) -> y           what bodies capture is an input; Loop and Scan alike
 QLinearConv(x) -> q                  QLinearConv(x) -> v; Rectifier(v) -> q    see `gates`
+FusedConv(x, W; Relu) -> y           FusedConv(x, W) -> t; Rectifier(t) -> y         see `fused`
+Cast(x, to=uint8) -> y               Identity(x) -> y           and other roundings: see `pixels`
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from gbp_onnx.canonical.bodies import Known
-from gbp_onnx.canonical.gates import find_gates
+from gbp_onnx.canonical.fused import Fused, split_fused
+from gbp_onnx.canonical.gates import Gates, find_gates
+from gbp_onnx.canonical.pixels import find_roundings
 from gbp_onnx.canonical.rectifiers import Rectifier, find_rectifiers
 from gbp_onnx.graph.reader import GBP_DOMAIN, Graph, Node, Tensor
 
@@ -34,19 +38,23 @@ class View:
     ) -> None:
         self.graph, self.known = graph, known
         self.inner: dict[int, dict[str, Any]] = {}  # by node: its bodies, as far as `inner.bodies` has read them
-        rectifiers = find_rectifiers(graph)
+        fused, roundings = split_fused(graph), find_roundings(graph)
+        rectifiers = {k: r for k, r in find_rectifiers(graph).items() if r.node.index not in roundings.saturations}
+        rectifiers |= {y: p.activation for y, p in fused.items() if isinstance(p.activation, Rectifier)}
         gates = find_gates(graph, rectifiers, open_)
         kept = {name: r for name, r in rectifiers.items() if r.node.index not in gates.absorbed}
         self.rectifiers = {**kept, **gates.rectifiers}
         stand_ins: dict[int, tuple[Node, ...]] = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
         stand_ins.update(_silus(graph))
         stand_ins.update((n.index, (self._with_captures(n),)) for n in graph.nodes if _is_control_flow(n))
+        stand_ins.update((index, (node,)) for index, node in roundings.nodes.items())
         stand_ins.update(gates.nodes)
         if head is not None:
             first, *rest = stand_ins.get(head.index, (head,))
             stand_ins[head.index] = (_head_node(first), *rest)
         inside = (index for r in kept.values() for index in r.inside)
         stand_ins.update(dict.fromkeys((*gates.absorbed, *inside), ()))
+        stand_ins.update((p.linear.index, _halves(p, gates)) for p in fused.values())
         self.nodes = [node for n in graph.nodes for node in stand_ins.get(n.index, (n,))]
 
     def _with_captures(self, node: Node) -> Node:
@@ -87,6 +95,14 @@ def _is_control_flow(node: Node) -> bool:
 def _rectifier_node(found: Rectifier) -> Node:
     attrs = {"kind": found.kind, "threshold": found.threshold, "cap": found.cap, "inside": found.inside}
     return Node("Rectifier", found.node.name, [found.x], found.node.outputs, attrs, GBP_DOMAIN, index=found.node.index)
+
+
+def _halves(fused: Fused, gates: Gates) -> tuple[Node, ...]:
+    """What is computed before the activation, and the activation where no quantiser has absorbed it."""
+    if fused.linear.index in gates.absorbed:
+        return (fused.linear,)
+    activation = fused.activation
+    return fused.linear, _rectifier_node(activation) if isinstance(activation, Rectifier) else activation
 
 
 def _head_node(head: Node) -> Node:

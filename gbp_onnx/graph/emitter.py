@@ -41,6 +41,9 @@ _TYPE_FROM_INPUT = {"Where": 1, "DequantizeLinear": 1, "OneHot": 2}
 _MAKES_SEQUENCES = frozenset(
     {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"}
 )
+_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_LOOKS = frozenset(op for op in _FIXED_TYPES) | {"Cast", "Identity"}
+"""Operators that read half precision as it is: they compute nothing that it could round."""
 _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13) | dict.fromkeys(
     (
         "ReduceMean",
@@ -56,6 +59,11 @@ _AXES_ARE_INPUT_SINCE = dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13)
     18,
 )
 
+_REMOVABLE_CAST = "InsertedPrecisionFreeCast_"
+"""ONNX Runtime's CPU provider computes half precision in float32 between casts of its own, and takes out those of this
+name that undo each other. Casts of ours under another name would keep the roundings in, and change the forward results.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Emitted:
@@ -68,6 +76,7 @@ class _Emitted:
     bodies: Mapping[str, Body] = field(default_factory=dict)
     origin: str = ""
     source: onnx.NodeProto | None = None
+    domain: str = ""
 
     def read(self) -> Iterable[Tensor]:
         """What it reads, through its bodies too."""
@@ -101,6 +110,7 @@ class Emitter:
         self._forms: dict[int, onnx.TypeProto] = {}  # of sequences, optionals and numbers of rank 0
         self._own: dict[int, Tensor] = {}  # id -> emitted tensor (kept alive, so that ids stay unique)
         self._like: dict[int, Tensor] = {}  # id -> the forward tensor that has the shape of an emitted one
+        self._widening: set[int] = set()  # casts of half precision to float32
         self._shared: set[int] = set()  # emitted tensors that have their name after a forward tensor
         self._published: set[int] = set()  # emitted tensors that are inputs or outputs of the model
 
@@ -115,22 +125,23 @@ class Emitter:
         return emit
 
     def emit(
-        self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1
+        self, op_type: str, inputs: Sequence[Operand], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
     ) -> tuple[Tensor, ...]:
         """Emit one node (or reuse an equal one, or evaluate it) and return its outputs."""
         since = _AXES_ARE_INPUT_SINCE.get(op_type)
         if since is not None and self.graph.opset >= since and (axes := attrs.pop("axes", None)) is not None:
             inputs = (*inputs, list(axes))
-        tensors = self._operands(inputs)
+        tensors = self._operands(op_type, inputs)
         if op_type in ("Shape", "Size"):
             tensors = [self._like.get(id(t), t) for t in tensors]
         if self.instead is not None:
             tensors = [self._read_instead(t, op_type) for t in tensors]
         attrs = {k: v for k, v in attrs.items() if v is not None}
-        key = (op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
+        key = (domain, op_type, tuple(id(t) for t in tensors), repr(sorted(attrs.items())), outputs)
         if key not in self._seen:
-            folded = self._fold(op_type, tensors, attrs) if outputs == 1 else None
-            self._seen[key] = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs)
+            folded = self._fold(op_type, tensors, attrs) if outputs == 1 and not domain else None
+            made = (folded,) if folded is not None else self._append(op_type, tensors, attrs, outputs, domain)
+            self._seen[key] = made
         return self._seen[key]
 
     def attach(
@@ -247,7 +258,14 @@ class Emitter:
         return candidate
 
     def elem_type(self, tensor: Tensor) -> int:
-        """The TensorProto data type of a forward or an emitted tensor."""
+        """The TensorProto data type of a forward or an emitted tensor, as it is computed with.
+
+        The backward graph computes in float32 where the forward has half precision: cotangents underflow there.
+        """
+        kind = self._stored_type(tensor)
+        return onnx.TensorProto.FLOAT if kind in _HALF and id(tensor) not in self._own else kind
+
+    def _stored_type(self, tensor: Tensor) -> int:
         if id(tensor) in self._types:
             return self._types[id(tensor)]
         known = self.graph.elem_type(tensor) or element_type(self.graph.type_of(tensor))[0]
@@ -341,9 +359,10 @@ class Emitter:
         return self.instead(tensor, op_type) or tensor
 
     def _proto(self, node: _Emitted) -> onnx.NodeProto:
-        domain = None if node.source is None else node.source.domain
+        domain = node.domain if node.source is None else node.source.domain
         proto = helper.make_node(node.op, [t.name for t in node.inputs], [t.name for t in node.outputs], domain=domain)
-        proto.name = self.unique(next(name for name in proto.output if name))
+        mark = _REMOVABLE_CAST if id(node.outputs[0]) in self._widening else ""
+        proto.name = self.unique(mark + next(name for name in proto.output if name))
         if node.source is not None:
             proto.attribute.extend(a for a in node.source.attribute if a.name not in node.bodies)
             proto.metadata_props.extend(node.source.metadata_props)
@@ -367,10 +386,11 @@ class Emitter:
         elif kind.WhichOneof("value") not in (None, "tensor_type"):
             self._forms[id(tensor)] = without_sizes(kind)
 
-    def _operands(self, inputs: Sequence[Operand]) -> list[Tensor]:
+    def _operands(self, op_type: str, inputs: Sequence[Operand]) -> list[Tensor]:
         """Numbers become constants of the type of the first tensor beside them that is not boolean."""
+        inputs = self._widened(op_type, inputs)
         present = [t for t in inputs if isinstance(t, gs.Tensor)]
-        types = [self.elem_type(t) for t in present]
+        types = [self._stored_type(t) for t in present]
         beside = next((t for t in types if t != _BOOL), _INT64)
         operands: list[Tensor] = []
         for value in inputs:
@@ -394,6 +414,15 @@ class Emitter:
             self._scalars[key] = self.constant(np.asarray(value, numpy_dtype(elem_type)), elem_type)
         return self._scalars[key]
 
+    def _widened(self, op_type: str, inputs: Sequence[Operand]) -> Sequence[Operand]:
+        """Half-precision tensors as float32, except where an operator only looks at them (and at nothing wider)."""
+        kinds = [self._stored_type(t) if isinstance(t, gs.Tensor) else 0 for t in inputs]
+        if not any(k in _HALF for k in kinds) or (op_type in _LOOKS and onnx.TensorProto.FLOAT not in kinds):
+            return inputs
+        widened = [self.Cast(t, to=1) if k in _HALF else t for t, k in zip(inputs, kinds, strict=True)]
+        self._widening.update(id(w) for w, k in zip(widened, kinds, strict=True) if k in _HALF)
+        return widened
+
     def _fold(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any]) -> Tensor | None:
         if op_type == "Identity" or not tensors or not foldable(op_type) or any(map(self._is_made, tensors)):
             return None
@@ -411,7 +440,9 @@ class Emitter:
     def _is_made(self, tensor: Tensor) -> bool:
         return id(tensor) in self._own and not isinstance(tensor, gs.Constant)
 
-    def _append(self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int) -> tuple[Tensor, ...]:
+    def _append(
+        self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int, domain: str
+    ) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
         made = tuple(gs.Variable(self.unique(self._base(op_type))) for _ in range(outputs))
         for tensor in made:
@@ -419,7 +450,7 @@ class Emitter:
         if op_type == "MaxPool" and outputs == 2:
             self._types[id(made[1])] = _INT64
         proto_attrs = {k: _attribute(v) for k, v in attrs.items()}
-        self._nodes.append(_Emitted(op_type, tuple(tensors), made, proto_attrs, origin=self.vjp_of))
+        self._nodes.append(_Emitted(op_type, tuple(tensors), made, proto_attrs, origin=self.vjp_of, domain=domain))
         return made
 
     def _base(self, op_type: str) -> str:
@@ -433,7 +464,7 @@ class Emitter:
         if op_type == "ConstantOfShape":
             value = attrs.get("value")
             return onnx.TensorProto.FLOAT if value is None else int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
-        return self.elem_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
+        return self._stored_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
 
 
 class Inside(Emitter):

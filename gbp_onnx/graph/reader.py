@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
+from gbp_onnx.graph.blocks import block_size, blocked_tensors
 from gbp_onnx.graph.folding import Array, evaluate, foldable, split
 from gbp_onnx.graph.kinds import FLOAT_TYPES
 from gbp_onnx.graph.ranks import give_rank
@@ -146,7 +147,7 @@ class Graph:
                 self._readers.setdefault(name, []).append(node)
             self.tensors |= {name: gs.Variable(name) for name in node.captures if name not in self.tensors}
         for node in self.nodes:
-            if node.domain in STANDARD_DOMAINS:
+            if node.domain in STANDARD_DOMAINS or node.op == "FusedConv":
                 give_rank(self, node)
                 if node.op == "Shape" and node.outputs[0] is not None:
                     self.constant(node.outputs[0])  # in order, so that no chain of shapes is deep
@@ -229,6 +230,17 @@ class Graph:
                     self._constants[current.name] = self._evaluate(current)
         return self._constants[tensor.name]
 
+    @cached_property
+    def blocked(self) -> set[str]:
+        """Names of the tensors in ONNX Runtime's blocked layout."""
+        return blocked_tensors(self.model.graph.node)
+
+    @cached_property
+    def block_size(self) -> int | None:
+        """Channels to a block of that layout, where the weights' shapes tell."""
+        dims = {name: list(t.dims) for name, t in self._initializers.items()}
+        return block_size(self.model.graph.node, dims, self.blocked)
+
     def _sources(self, tensor: Tensor) -> list[Tensor]:
         """The tensors whose values decide that of `tensor`; none where one is too large to be looked at."""
         node = None if tensor.name in self._initializers else self.producer(tensor)
@@ -274,9 +286,9 @@ def _folds(node: Node) -> bool:
     return node.op == "Split" or (len(node.outputs) == 1 and (foldable(node.op) or node.op in ("Shape", "Size")))
 
 
-def imaginary(name: str, shape: Iterable[Dim] | None) -> Tensor:
+def imaginary(name: str, shape: Iterable[Dim] | None, dtype: Any = None) -> Tensor:
     """A tensor of no file: it has a shape, and cotangents pass through it. Nothing may read it."""
-    return gs.Variable(name, shape=None if shape is None else list(shape))
+    return gs.Variable(name, dtype, None if shape is None else list(shape))
 
 
 def opset_of(model: onnx.ModelProto) -> int:

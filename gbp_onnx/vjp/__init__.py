@@ -30,6 +30,8 @@
     quantized       QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear
     integer         ConvInteger, MatMulInteger, DynamicQuantizeMatMul...
     qlinear         QLinearConv, QLinearAdd, QGemm...
+    fused           FusedConv, FusedGemm
+    blocked         ONNX Runtime's blocked layout: com.microsoft.nchwc
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
@@ -38,6 +40,7 @@
 
 from gbp_onnx.vjp import (
     activation,
+    blocked,
     classical,
     control,
     conv,
@@ -45,6 +48,7 @@ from gbp_onnx.vjp import (
     einsum,
     elementwise,
     fourier,
+    fused,
     indexing,
     integer,
     layout,
@@ -90,6 +94,7 @@ __all__ = [
     "Stop",
     "UnknownShape",
     "activation",
+    "blocked",
     "classical",
     "control",
     "conv",
@@ -99,6 +104,7 @@ __all__ = [
     "elementwise",
     "entries",
     "fourier",
+    "fused",
     "indexing",
     "integer",
     "is_known",

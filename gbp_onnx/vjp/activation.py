@@ -80,10 +80,17 @@ def shrink(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 # --- leaky and smooth ---------------------------------------------------------------------------------------------
 
 
+def _positive(op: Emitter, node: Node, told_by_output: bool) -> Tensor:
+    """x > 0, read from the output where that has the sign of x."""
+    made: Tensor = op.Greater(node.outputs[0] if told_by_output else node.inputs[0], 0.0)
+    return made
+
+
 @vjp("LeakyRelu")
 def leaky_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct where x > 0, else alpha * ct"""
-    return (op.Where(op.Greater(node.inputs[0], 0.0), ct, op.Mul(ct, node.attrs["alpha"])),)
+    alpha = node.attrs["alpha"]
+    return (op.Where(_positive(op, node, told_by_output=alpha >= 0), ct, op.Mul(ct, alpha)),)
 
 
 @vjp("PRelu", since=7)
@@ -98,15 +105,16 @@ def prelu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("Elu")
 def elu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct where x > 0, else ct * (y + alpha)"""
-    x, y = node.inputs[0], node.outputs[0]
-    return (op.Where(op.Greater(x, 0.0), ct, op.Mul(ct, op.Add(y, node.attrs["alpha"]))),)
+    y, alpha = node.outputs[0], node.attrs["alpha"]
+    return (op.Where(_positive(op, node, told_by_output=alpha >= 0), ct, op.Mul(ct, op.Add(y, alpha))),)
 
 
 @vjp("Selu")
 def selu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """gamma * ct where x > 0, else ct * (y + gamma * alpha)"""
-    x, y, alpha, gamma = node.inputs[0], node.outputs[0], node.attrs["alpha"], node.attrs["gamma"]
-    return (op.Where(op.Greater(x, 0.0), op.Mul(ct, gamma), op.Mul(ct, op.Add(y, gamma * alpha))),)
+    y, alpha, gamma = node.outputs[0], node.attrs["alpha"], node.attrs["gamma"]
+    positive = _positive(op, node, told_by_output=gamma > 0 and alpha >= 0)
+    return (op.Where(positive, op.Mul(ct, gamma), op.Mul(ct, op.Add(y, gamma * alpha))),)
 
 
 @vjp("Celu", since=12)

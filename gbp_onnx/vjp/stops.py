@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gbp_onnx.vjp.registry import refuses, stops_gradient
+from gbp_onnx.vjp.registry import GBP_DOMAIN, refuses, stops_gradient
 
 PIECEWISE_CONSTANT = "piecewise constant: its derivative is zero wherever it exists"
 BOOLEAN = "its result is true or false"
@@ -14,6 +14,11 @@ RANDOM = "its output is random: there is no value to explain; export the model w
 TEXT = "it works on text, which has no derivative"
 
 stops_gradient("Floor", "Ceil", "Round", "Sign", "Hardmax", why=PIECEWISE_CONSTANT)
+stops_gradient(
+    "Cast",
+    domain=GBP_DOMAIN,
+    why="it rounds to whole numbers wider than pixels (uint8, int8, uint16), which are positions and counts",
+)
 stops_gradient("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", why=BOOLEAN)
 stops_gradient("And", "Or", "Xor", "Not", why=BOOLEAN)
 stops_gradient("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", why="it works on integers")
