@@ -13,7 +13,7 @@ from typing import Any
 
 from gbp_onnx.errors import InputError, ModelError
 
-__all__ = ["Labels", "find_label", "labels_for", "labels_from_metadata", "read_labels"]
+__all__ = ["Labels", "find_label", "is_label", "labels_for", "labels_from_metadata", "read_labels"]
 
 Labels = Sequence[str] | str | os.PathLike[str]
 """What callers pass: the labels themselves, or the path of a file that holds them."""
@@ -62,6 +62,15 @@ def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] 
     if len(labels) + 1 == classes:
         return ("background", *labels)
     return labels[1:] if len(labels) == classes + 1 and labels[0].casefold() == "background" else None
+
+
+def is_label(name: str, labels: tuple[str, ...] | None) -> bool:
+    """Whether a class is called so, whatever the case; one of several names between commas will do."""
+    wanted = name.strip().casefold()
+    return any(
+        wanted == label.casefold() or wanted in (part.strip().casefold() for part in label.split(","))
+        for label in labels or ()
+    )
 
 
 def find_label(name: str, labels: tuple[str, ...] | None) -> int:

@@ -15,12 +15,13 @@ import onnx
 from gbp_onnx.canonical.head import Head, find_head
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
-from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason, is_quantised
+from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
+from gbp_onnx.outputs import Chosen, choose_output, labels_in
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
 from gbp_onnx.version import package_version
@@ -118,11 +119,16 @@ class Plan:
 
     graph: Graph
     view: View
-    output: Tensor
+    chosen: Chosen
     head: Head | None
     wrt: tuple[Tensor, ...]
     where: str
     form: str  # "logit" or "output", as asked
+
+    @property
+    def output(self) -> Tensor:
+        """The tensor that targets point into: an output of the model, or what stands in front of its tail."""
+        return self.chosen.output
 
     @property
     def explained(self) -> Tensor:
@@ -139,14 +145,14 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
     """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
     if explain not in EXPLAIN:
         raise InputError("GBP410", f"{explain!r} is no way to explain", "explain", f"choose from {', '.join(EXPLAIN)}")
-    chosen = _choose_output(graph, output, where)
-    head = find_head(graph, chosen) if explain == "logit" else None
     inputs = named(graph.inputs, wrt, "input", where) if wrt else [_image_input(graph, where)]
     for tensor in inputs:
         if graph.elem_type(tensor) not in FLOAT_TYPES | INTEGER_TYPES:
             raise ModelError(
                 "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
             )
+    chosen = choose_output(graph, inputs, output, where, as_it_is=explain == "output")
+    head = find_head(graph, chosen.output) if explain == "logit" else None
     return Plan(graph, View(graph, None if head is None else head.node), chosen, head, tuple(inputs), where, explain)
 
 
@@ -170,9 +176,9 @@ def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
-    live = scheme.live()
+    live, note = scheme.live(), scheme.chosen.note(scheme.graph)
     gated = [r for name, r in scheme.view.rectifiers.items() if name in live]
-    found, masking = [], [r for r in rules if r != "saliency"]
+    found, masking = [] if note is None else [note], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
     if masking and not gated and not families:
@@ -226,6 +232,9 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
     at_explained = seed
     if scheme.head is not None:  # after the rules' sweeps, which report every obstacle
         at_explained = backpropagate(scheme.view, op, seeds, [scheme.explained], {}, "grad")[scheme.explained.name]
+    tail, labels = scheme.chosen.tail, labels_in(graph)
+    if labels is not None and not any(e.key == "gbp.labels" for e in graph.model.metadata_props):
+        set_metadata(graph.model, {"gbp.labels": json.dumps(labels)})
     model = append(graph, op, [_target_info(scheme, target.name, infos)], results)
     set_metadata(
         model,
@@ -238,6 +247,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.output": scheme.output.name,
             "gbp.explained": scheme.explained.name,
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
+            "gbp.tail": "{}" if tail is None else json.dumps({"op": tail.node.op, "axis": tail.axis}),
             "gbp.inputs": json.dumps({"image": scheme.wrt[0].name, "target": target.name}),
             "gbp.outputs": json.dumps(roles),
             "gbp.batched": json.dumps(_batched(scheme)),
@@ -303,32 +313,6 @@ def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto])
     elif dims and (dims[0].dim_param or dims[0].dim_value > 0):
         info.type.tensor_type.shape.dim[0].CopyFrom(dims[0])
     return info
-
-
-def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
-    if output is not None:
-        chosen = named(graph.outputs, output, "output", where)[0]
-        if graph.elem_type(chosen) not in FLOAT_TYPES:
-            raise ModelError("GBP109", f"output {output!r} is not float", where, "name a float output")
-        return chosen
-    floats = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
-    if not floats:
-        _refuse_quantised(graph, where)
-        kinds = ", ".join(
-            f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs
-        )
-        raise ModelError(
-            "GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model"
-        )
-    return next((t for t in floats if find_head(graph, t) is not None), floats[0])
-
-
-def _refuse_quantised(graph: Graph, where: str) -> None:
-    """Say that a model without float outputs is a quantised one, where it is; every quantising node is a reason."""
-    why = "no derivative is known for this operator"
-    reasons = tuple(Reason("GBP201", n.op, n.name, why) for n in graph.nodes if is_quantised(n.op))
-    if reasons:
-        raise OperatorError.of(reasons, where)
 
 
 def _image_input(graph: Graph, where: str) -> Tensor:

@@ -52,7 +52,6 @@ REFUSED = {
     "ort_mnist_basic.ort": "GBP102",
     "ort_qdq_multi_consumer.onnx": QUANTISED,
     "ort_qdq_multi_consumer_contrib.onnx": QUANTISED,
-    "ort_squeezenet_tensor_input.onnx": NO_FLOAT,
     "superres_prepost_opset18.onnx": NO_FLOAT,
     "tflite_coral_mobilenet_v1_0.25_128_quant.onnx": QUANTISED,
     "tflite_coral_mobilenet_v2_1.0_224_quant.onnx": QUANTISED,
