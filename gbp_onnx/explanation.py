@@ -96,7 +96,9 @@ class Explanation:
 
     @property
     def seen(self) -> str:
-        """The predictions in a line."""
+        """The predictions in a line; empty where they are flat places of an output, which say nothing."""
+        if self.outline is None and not isinstance(self.target, int):
+            return ""
         head = "Softmax" if self.shares else self.head
         return ", ".join(f"{p.label or p.index} {score_text(p.score, head)}" for p in self.predictions)
 

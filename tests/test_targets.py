@@ -12,14 +12,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import gbp_onnx
 from gbp_onnx.errors import GbpError, GbpWarning
-from gbp_onnx.targets import Box, Index, Mask, Seed, Similar
-from gbp_onnx.targets.forms import parse
+from gbp_onnx.targets import Box, Mask, Seed, Similar
 from gbp_onnx.targets.similarity import cosine_and_gradient
 from tests.head_models import HEADS, SIZE, head_model
 
@@ -441,85 +438,6 @@ def test_a_built_explainer_explains_what_it_was_built_for(tmp_path: Path) -> Non
     for target in ("boxes[0, 1, 2]", Similar(photo(1))):
         with pytest.raises(GbpError, match=r"GBP407.*built explainer"):
             maker.explain(photo(), target)
-
-
-# --- the strings --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        ("scores[0, 17, 3]", Index("scores", (0, 17, 3))), (" [3] ", Index(None, (3,))),
-        ("a.b/c[1,]", Index("a.b/c", (1,))),
-        ("out[:, 2:5, ::2]", Index("out", (slice(None), slice(2, 5), slice(None, None, 2)))), ("box", Box()),
-        ("box:", Box()), ("box:dog", Box("dog")), ("box:dog@17", Box("dog", 17)), ("box:3@", Box(3)),
-        ("box:@1,2,3.5,4", Box(None, (1, 2, 3.5, 4))), ("BOX:traffic light@2", Box("traffic light", 2)),
-        ("seed.NPY", Seed("seed.NPY")), ("tabby", None), ("top1", None), ("281", None), ("3,4", None),
-        ("tabby, tabby cat", None), ("boxer", None), ("masked:2", None),
-    ],
-)  # fmt: skip
-def test_strings(text: str, form: Any) -> None:
-    assert parse(text) == form
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "region"),
-    [
-        ("mask", None, None), ("mask:", None, None), ("mask:top1", None, None), ("mask:dog", "dog", None),
-        ("mask:15", 15, None), ("mask:dog@1,2,3,4", "dog", (1, 2, 3, 4)), ("mask:dog@a b.png", "dog", "a b.png"),
-        ("mask:p.png", None, "p.png"),
-        ("mask:@1,2,3,4", None, (1, 2, 3, 4)),
-    ],
-)  # fmt: skip
-def test_mask_strings(text: str, label: Any, region: Any) -> None:
-    form = parse(text)
-    assert isinstance(form, Mask) and (form.label, form.region) == (label, region)
-
-
-places = st.one_of(
-    st.integers(0, 10**6),
-    st.builds(
-        slice,
-        st.none() | st.integers(-50, 50),
-        st.none() | st.integers(-50, 50),
-        st.none() | st.integers(1, 9),
-    ),
-)
-
-
-@settings(deadline=None)
-@given(st.none() | st.from_regex(r"[A-Za-z_][\w./:]{0,12}", fullmatch=True), st.lists(places, min_size=1, max_size=5))
-def test_an_index_is_read_back_from_its_own_text(name: str | None, key: list[Any]) -> None:
-    index = Index(name, tuple(key))
-    text = str(index) if name else f"[{str(index).partition('[')[2]}"
-    assert parse(text) == index
-
-
-@settings(deadline=None, max_examples=300)
-@given(st.text(max_size=30) | st.from_regex(r"(mask|box|similar|out)?[:\[@]?[-\d:,\[\]@. a]{0,20}", fullmatch=True))
-def test_no_text_breaks_the_reader(text: str) -> None:
-    try:
-        parse(text)
-    except GbpError as error:
-        assert error.code == "GBP407" and error.fix
-
-
-@settings(deadline=None)
-@given(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6)), st.data())
-def test_an_index_picks_what_numpy_picks(shape: tuple[int, ...], data: st.DataObject) -> None:
-    from gbp_onnx.targets.choose import choose
-    from gbp_onnx.targets.scene import Scene
-
-    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    scene = Scene({"out": values}, "out", None, "", None, None, None, (8, 8), False)
-    key = tuple(data.draw(st.integers(0, d - 1) | st.just(slice(None))) for d in shape)
-    batched = data.draw(st.sampled_from([(), (0,), (slice(None),)]))
-    scalar = choose(Index("out", (*batched, *key)), scene, lambda _: (scene, ""))
-    assert scalar.score == pytest.approx(float(values[key].mean()))
-    if isinstance(scalar.seed, int):
-        assert values.reshape(-1)[scalar.seed] == values[key]
-    else:
-        assert float((scalar.seed * values).sum()) == pytest.approx(float(values[key].mean()))
 
 
 def test_every_network_of_this_page_is_valid_and_seeded() -> None:

@@ -223,8 +223,7 @@ def _target(text: str) -> Any:
 def _lines(one: Explanation, explainer: Explainer, said: set[str], quiet: bool) -> Iterator[str]:
     """What is said of an explanation on stderr: where it ran, predictions, warnings; each thing once."""
     provider = f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})"
-    several_axes = isinstance(one.target, tuple) and one.what is None  # flat indices would say nothing
-    summary = f"{one.source}: {one.heading}" + ("" if several_axes else f"  [{one.seen}]")
+    summary = f"{one.source}: {one.heading}" + (f"  [{one.seen}]" if one.seen else "")
     for line in (*(() if quiet else (provider, summary)), *(f"warning: {w}" for w in one.warnings)):
         if line not in said or line is summary:
             said.add(line)

@@ -23,7 +23,7 @@ class Outline:
 
 def draw_outline(image: NDArray[np.uint8], outline: Outline) -> NDArray[np.uint8]:
     """A copy of `image` (uint8 [H, W, 3]) with the outline over it; lines get wider with the picture."""
-    width = max(1, round(min(image.shape[:2]) / 160))
+    width = max(1, round(min(image.shape[:2]) / 110))
     drawn = image.copy()
     if outline.mask is not None and outline.mask.any():
         inside = _shrunk(outline.mask, width)
