@@ -139,12 +139,17 @@ class BatchRunner:
 
     def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         session, count = self._session, len(seeds)
-        extra = {self._target_input: seeds.astype(np.int64)}
+        scale = np.float32(1)
         if seeds.dtype.kind == "f":
             session, name = self._seeded_session()
-            known = session.output_shapes.get(self.output)
+            known, kind = session.output_shapes.get(self.output), session.input_types[name] or np.dtype(np.float32)
+            if kind == np.float16 and np.abs(seeds).max() > 0:
+                # The mean over a mask has weights that float16 cannot hold; every rule scales with the seed.
+                scale = np.float32(np.abs(seeds).max())
             whole = seeds[0] if self._single and known is not None and len(known) == seeds.ndim - 1 else seeds
-            extra = {name: whole.astype(session.input_types[name] or np.float32)}
+            extra = {name: (whole / scale).astype(kind)}
+        else:
+            extra = {self._target_input: seeds.astype(np.int64)}
         found = session.run({**feeds, **extra}, list(dict.fromkeys((self.output, *self._probes, *self._maps))))
         output = found[self.output]
         explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
@@ -152,8 +157,8 @@ class BatchRunner:
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])
         return BatchResult(
             values if values.ndim > 1 else values[:, None],
-            {rule: found[name] for rule, name in self._attributions.items()},
-            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1),
+            {rule: found[name] * scale if scale != 1 else found[name] for rule, name in self._attributions.items()},
+            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1) * float(scale),
         )
 
     @property

@@ -89,7 +89,8 @@ class Explainer:
         self._guessed = found is None
         self.preprocess = found or default_preprocess(self._runner.dtype)
         """How photographs are brought to the model: as given, as the metadata say, or guessed."""
-        self._looks = Looks(self._runner, self._props, self._labels, self._prepared)
+        free = output is None and self._rebuild is not None
+        self._looks = Looks(self._runner, self._props, self._labels, self._prepared, free=free)
 
     @property
     def image_input(self) -> str:

@@ -43,14 +43,23 @@ def read_labels(labels: Labels) -> tuple[str, ...]:
 
 
 def labels_from_metadata(props: dict[str, str], where: str) -> tuple[str, ...] | None:
-    """The labels in ``gbp.labels`` (a JSON list); None where there are none. GBP112 where they cannot be used."""
+    """The labels in ``gbp.labels`` (a JSON list), else in Ultralytics' ``names`` ({0: 'person', ...}); None where there
+    are none. GBP112 where the former cannot be used.
+    """
     text = props.get("gbp.labels")
     if text is None:
-        return None
+        return _ultralytics_names(props.get("names", ""))
     try:
         return _from_json(text, where)
     except InputError as error:
         raise ModelError("GBP112", f"gbp.labels: {error.what}", where, "pass labels=...") from error
+
+
+def _ultralytics_names(text: str) -> tuple[str, ...] | None:
+    try:
+        return _from_json(text, "names") if text.lstrip()[:1] in ("{", "[") else None
+    except InputError:
+        return None  # some other tool's names
 
 
 def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] | None:

@@ -30,7 +30,8 @@ Prepared = tuple[Feeds, Frame | None]
 
 
 class Looks:
-    """Finds the scalars of one image. `prepare`: brings another image to the model, for targets that compare.
+    """Finds the scalars of one image. `prepare`: brings another image to the model, for targets that compare. `free`:
+    whether nobody chose the output, so that top1 may be in another one.
 
     A target that a class index, a place or a float array states by itself has none: the built file takes it as it is.
     """
@@ -41,8 +42,9 @@ class Looks:
         props: Mapping[str, str],
         labels: tuple[str, ...] | None,
         prepare: Callable[[Any], Prepared],
+        free: bool,
     ) -> None:
-        self._runner, self._labels, self._prepare = runner, labels, prepare
+        self._runner, self._labels, self._prepare, self._free = runner, labels, prepare, free
         tail = json.loads(props.get("gbp.tail", "{}"))
         self._tail, self._axis = tail.get("op", ""), tail.get("axis")
         self._head = props["gbp.head"] or None
@@ -76,15 +78,15 @@ class Looks:
             return None
         scene = self.scene(feeds, frame)
         if default:
-            found = best(scene, 1)
+            found = self._best(scene, 1)
             return self._said(type(found[0])(), scene, "top1") if found else None
-        if find_detections(scene) is not None:
+        if self._in_reach(scene):
             return self._said(Box(str(target)), scene, f"{target!r}")
         return self._said(Mask(str(target)), scene, f"{target!r}") if find_segmentation(scene) is not None else None
 
     def five_best(self, feeds: Feeds, frame: Frame | None) -> list[Box] | list[Mask]:
         """The five best boxes of a detector, or the five largest classes of a segmenter; none where it is neither."""
-        return best(self.scene(feeds, frame), 5) if self._may_be_more(feeds) else []
+        return self._best(self.scene(feeds, frame), 5) if self._may_be_more(feeds) else []
 
     def scene(self, feeds: Feeds, frame: Frame | None) -> Scene:
         """What the model returns for one image."""
@@ -94,6 +96,15 @@ class Looks:
         size = (shape[0], shape[1]) if last else (shape[-2], shape[-1])
         outputs = self._runner.forward(feeds)
         return Scene(outputs, self._runner.output, self._head, self._tail, self._axis, self._labels, frame, size, last)
+
+    def _best(self, scene: Scene, count: int) -> list[Box] | list[Mask]:
+        found = best(scene, count)
+        return found if self._in_reach(scene) or not any(isinstance(f, Box) for f in found) else []
+
+    def _in_reach(self, scene: Scene) -> bool:
+        """Whether the model is a detector whose scores are in the explained output, or may be explained instead."""
+        detections = find_detections(scene)
+        return detections is not None and (self._free or detections.output == scene.output)
 
     def _may_be_more(self, feeds: Feeds) -> bool:
         """Whether the output may hold more than one value for each class: it has further axes, or boxes beside it."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from make_tiny import Net
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 HEADS: dict[str, Callable[[Net], onnx.ModelProto]] = {}
 SIZE = 32
@@ -242,16 +242,30 @@ def yolov5(n: Net) -> onnx.ModelProto:
     return n.model({"output0": ("N", 64, 8)}, IMAGE)
 
 
-@head
-def yolov8(n: Net) -> onnx.ModelProto:
-    """Ultralytics' layout [N, 4 + 3, 64]: centre and size (pixels), probabilities of three classes."""
+def _ultralytics(n: Net, out: str, *further: str) -> str:
+    """Centre and size (pixels), probabilities of three classes, and what follows them, on a grid of 8: [N, 7..., 64]."""
     x = n.op("Reshape", n.conv(trunk(n), 7), ints(n, 0, 7, -1))
     centre = (np.stack(np.meshgrid(np.arange(8), np.arange(8))).reshape(1, 2, 64) + 0.5).astype(np.float32) * 4
     move, size, classes = (n.op("Slice", x, ints(n, a), ints(n, b), ints(n, 1)) for a, b in ((0, 2), (2, 4), (4, 7)))
     move = n.op("Add", move, n.const(centre))
     size = n.op("Mul", n.op("Softplus", size), n.const(8.0))
-    n.op("Concat", move, size, n.op("Sigmoid", classes), out="output0", axis=1)
+    return n.op("Concat", move, size, n.op("Sigmoid", classes), *further, out=out, axis=1)
+
+
+@head
+def yolov8(n: Net) -> onnx.ModelProto:
+    """Ultralytics' layout [N, 4 + 3, 64]."""
+    _ultralytics(n, "output0")
     return n.model({"output0": ("N", 7, 64)}, IMAGE)
+
+
+@head
+def yolov8_seg(n: Net) -> onnx.ModelProto:
+    """Ultralytics' segmentation: [N, 4 + 3 + 5, 64] with coefficients of five prototypes [N, 5, 16, 16]."""
+    _ultralytics(n, "output0", n.op("Reshape", n.conv(trunk(n), 5), ints(n, 0, 5, -1)))
+    n.conv(trunk(n, halvings=1), 5, out="output1")
+    names = {"names": "{0: 'person', 1: 'car', 2: 'dog'}", "task": "segment"}
+    return n.model({"output0": ("N", 12, 64), "output1": ("N", 5, 16, 16)}, IMAGE, metadata=names)
 
 
 @head
@@ -290,3 +304,41 @@ def pnet(n: Net) -> onnx.ModelProto:
     n.op("Transpose", n.conv(x, 4, kernel=1), out="offsets", perm=[0, 2, 3, 1])
     n.op("Softmax", n.op("Transpose", n.conv(x, 2, kernel=1), perm=[0, 2, 3, 1]), out="faces", axis=3)
     return n.model({"offsets": ("N", 8, 8, 4), "faces": ("N", 8, 8, 2)}, {"image": ("N", SIZE, SIZE, 3)})
+
+
+@head
+def tensorflow_ssd(n: Net) -> onnx.ModelProto:
+    """The outputs of TensorFlow's detection API: boxes as top, left, bottom, right in shares; classes as floats."""
+    boxes, scores = _ssd(n, prefix="raw_")
+    objects = n.op("Slice", scores, ints(n, 1), ints(n, 4), ints(n, 2))
+    best, label = n.op("ReduceMax", objects, axes=[2], keepdims=0), n.op("ArgMax", objects, axis=2, keepdims=0)
+    _, places = pair(n, "TopK", ("detection_scores", "places"), best, ints(n, 5), axis=1)
+    flat = n.op("Squeeze", places, ints(n, 0))
+    turned = n.op("Gather", boxes, ints(n, 1, 0, 3, 2), axis=2)
+    n.op("Gather", turned, flat, out="detection_boxes", axis=1)
+    n.op("Cast", places, out="detection_anchor_indices", to=TensorProto.FLOAT)
+    labels = n.op("Add", n.op("Gather", label, flat, axis=1), ints(n, 1))
+    n.op("Cast", labels, out="detection_classes", to=TensorProto.FLOAT)
+    names = ("detection_anchor_indices", "detection_boxes", "detection_classes", "detection_scores")
+    return n.model({k: (1, 5, 4) if k == "detection_boxes" else (1, 5) for k in names}, ONE)
+
+
+@head
+def nothing_found(n: Net) -> onnx.ModelProto:
+    """ssd_nms with a threshold that no score reaches: boxes [0, 4], scores [0]."""
+    model = ssd_nms(n)
+    threshold = next(node.input[4] for node in model.graph.node if node.op_type == "NonMaxSuppression")
+    for tensor in model.graph.initializer:
+        if tensor.name == threshold:
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(0.999, np.float32), threshold))
+    return model
+
+
+@head
+def half_deeplab(n: Net) -> onnx.ModelProto:
+    """deeplab in float16 on 32 x 32: the weights of a mean over a large mask would lose their digits there."""
+    coarse = n.conv(trunk(n, n.op("Cast", "image", to=TensorProto.FLOAT)), 4, kernel=1)
+    up = n.op("Resize", coarse, "", n.const([1, 1, 4, 4]), mode="linear", coordinate_transformation_mode="half_pixel")
+    n.op("Cast", up, out="out", to=TensorProto.FLOAT16)
+    half = TensorProto.FLOAT16
+    return n.model({"out": (half, ("N", 4, SIZE, SIZE))}, {"image": (half, ("N", 3, SIZE, SIZE))})

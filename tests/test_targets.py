@@ -446,3 +446,49 @@ def test_every_network_of_this_page_is_valid_and_seeded() -> None:
             warnings.simplefilter("ignore")
             onnx.checker.check_model(head_model(name), full_check=name != "zipmap")
         assert head_model(name).SerializeToString() == head_model(name).SerializeToString()
+
+
+def test_mask_coefficients_behind_the_classes_are_left_out() -> None:
+    found = explainer("yolov8_seg").explain(photo())
+    assert found.label in ("person", "car", "dog"), "the names that Ultralytics writes"
+    assert any("3 classes" in w for w in found.warnings)
+    table = forward(head_model("yolov8_seg"))(pixels(head_model("yolov8_seg"), photo()))["output0"]
+    assert found.score == pytest.approx(table[4:7].max(), rel=1e-5)
+
+
+def test_tensorflows_names() -> None:
+    """The class of a box stands in detection_classes, not in another output of whole numbers; boxes are turned."""
+    outputs = forward(head_model("tensorflow_ssd"))(pixels(head_model("tensorflow_ssd"), photo()))
+    found = explainer("tensorflow_ssd").explain(photo())
+    assert found.predictions[0].index == int(outputs["detection_classes"][0])
+    assert found.outline is not None and found.outline.box is not None
+    top, left, bottom, right = outputs["detection_boxes"][0] * SIZE
+    assert found.outline.box == pytest.approx((left, top, right, bottom), rel=1e-5)
+
+
+def test_a_detector_that_finds_nothing_says_so() -> None:
+    for target in (None, "box", "top5"):
+        with pytest.raises(GbpError, match=r"GBP407.*finds no box"):
+            explainer("nothing_found").explain(photo(), target)
+
+
+def test_an_output_that_was_chosen_is_not_left_for_another() -> None:
+    """top1 of a detector's boxes, asked for by name, is not its scores."""
+    found = explainer("ssd", output="boxes").explain(photo())
+    assert found.record["output"] == "boxes" and any("no class or object" in w for w in found.warnings)
+    built = gbp_onnx.build(head_model("ssd"), ("saliency",), output="boxes")
+    maker = gbp_onnx.Explainer(built, "saliency", preprocess="unit", providers="cpu")
+    assert maker.explain(photo()).target == found.target
+
+
+def test_the_mean_over_a_large_mask_in_half_precision() -> None:
+    """As exact as one entry is, though a weight of 1/700 has 11 bits only and smaller ones fewer."""
+    maker = explainer("half_deeplab")
+    mean = maker.explain(photo(), Mask(1, np.ones((SIZE, SIZE))))
+    seed = np.zeros((4, SIZE, SIZE), np.float32)
+    seed[1] = 1
+    total = maker.explain(photo(), seed)
+    assert mean.explained == pytest.approx(total.explained / SIZE**2, rel=1e-3)
+    np.testing.assert_allclose(
+        mean.attributions["saliency"] * SIZE**2, total.attributions["saliency"], rtol=1e-5, atol=1e-7
+    )

@@ -95,13 +95,14 @@ def _beside(scene: Scene, name: str, boxes_name: str) -> Detections | None:
 
 def _one_class_each(scene: Scene, name: str, scores: Array, boxes: Array, boxes_name: str) -> Detections:
     """One score for each box; the class stands in an output of its own, or there is but one."""
-    labels = np.zeros(len(scores), np.int64)
-    for other, value in scene.outputs.items():
-        flat = value.reshape(-1)
-        if other not in (name, boxes_name) and flat.size == len(scores) and flat.dtype.kind in "iuf":
-            if flat.dtype.kind == "f" and not np.array_equal(flat, np.rint(flat)):
-                continue
-            labels = np.maximum(flat.astype(np.int64), 0)
+    beside = {n: v.reshape(-1) for n, v in scene.outputs.items() if n not in (name, boxes_name)}
+    whole = [
+        n
+        for n, flat in beside.items()
+        if flat.size == len(scores) and flat.dtype.kind in "iuf" and np.array_equal(flat, np.rint(flat))
+    ]
+    whole.sort(key=lambda n: not ("class" in n.lower() or "label" in n.lower()))
+    labels = np.maximum(beside[whole[0]].astype(np.int64), 0) if whole else np.zeros(len(scores), np.int64)
     yxyx = "detection_boxes" in boxes_name
     placed = _in_pixels(boxes, _is_centred(boxes_name, boxes), yxyx, scene.size)
     layout = f"scores {name!r} of {len(boxes)} boxes {boxes_name!r}, one class each"
@@ -138,25 +139,21 @@ def _final_rows(scene: Scene, name: str) -> Detections | None:
 def _with_objectness(scene: Scene, name: str) -> Detections | None:
     """[A, 5 + C]: the score of a class is objectness x class, d score = class d objectness + objectness d class."""
     rows = _matrix(scene, name)
-    if rows is None or rows.shape[0] <= rows.shape[1] or not _is_yolo(rows) or _labels_say(scene, rows.shape[1] - 4):
+    if rows is None or rows.shape[0] <= rows.shape[1]:
         return None
-    width, objectness, classes = rows.shape[1], rows[:, 4], rows[:, 5:]
-    if not classes.size:
-        classes = np.ones((len(rows), 1))
+    count, width = rows.shape
+    number = _number_of_classes(scene, name, width - 5)
+    if number < 0 or not _is_yolo(rows[:, : 5 + number]) or len(scene.labels or ()) == number + 1:
+        return None
+    objectness, classes = rows[:, 4], rows[:, 5 : 5 + number] if number else np.ones((count, 1))
 
     def entries(k: int, c: int) -> Entries:
-        start = k * width
-        own = ((start + 5 + c, float(objectness[k])),) if width > 5 else ()
-        return ((start + 4, float(classes[k, c])), *own)
+        own = ((k * width + 5 + c, float(objectness[k])),) if number else ()
+        return ((k * width + 4, float(classes[k, c])), *own)
 
-    return Detections(
-        name,
-        objectness[:, None] * classes,
-        _in_pixels(rows[:, :4], True, False, scene.size),
-        entries,
-        None,
-        f"{len(rows)} boxes in {name!r}, [centre, size, objectness, {width - 5} classes] each",
-    )
+    layout = f"{count} boxes in {name!r}, [centre, size, objectness, {number} classes] each"
+    boxes = _in_pixels(rows[:, :4], True, False, scene.size)
+    return Detections(name, objectness[:, None] * classes, boxes, entries, None, layout)
 
 
 def _columns(scene: Scene, name: str) -> Detections | None:
@@ -166,17 +163,27 @@ def _columns(scene: Scene, name: str) -> Detections | None:
         return None
     lying = table.shape[0] < table.shape[1]
     rows = table.T if lying else table
-    if not _is_yolo(rows):
-        return None
     count, width = rows.shape
+    number = _number_of_classes(scene, name, width - 4)
+    if number < 1 or not _is_yolo(rows[:, : 4 + number]):
+        return None
     return Detections(
         name,
-        rows[:, 4:],
+        rows[:, 4 : 4 + number],
         _in_pixels(rows[:, :4], True, False, scene.size),
         lambda k, c: (((4 + c) * count + k if lying else k * width + 4 + c, 1.0),),
         None,
-        f"{count} boxes in {name!r}, [centre, size, {width - 4} classes] each",
+        f"{count} boxes in {name!r}, [centre, size, {number} classes] each",
     )
+
+
+def _number_of_classes(scene: Scene, name: str, columns: int) -> int:
+    """How many of the last columns are classes: those behind them may be coefficients of masks, as many as another
+    output has prototypes, or key points, where there are fewer labels than columns.
+    """
+    prototypes = [a.shape[0] for n, a in scene.outputs.items() if n != name and a.ndim == 3 and a.shape[1] > 1]
+    rest = columns - next(iter(prototypes), 0)
+    return min(rest, len(scene.labels)) if scene.labels else rest
 
 
 def _matrix(scene: Scene, name: str) -> Array | None:
@@ -191,10 +198,6 @@ def _is_yolo(rows: Array) -> bool:
     """Whether these rows are four numbers of a box, sizes not negative, and then probabilities."""
     shares = rows[:, 4:]
     return bool((rows[:, 2:4] >= 0).all() and rows[:, :4].any() and (shares >= 0).all() and (shares <= 1).all())
-
-
-def _labels_say(scene: Scene, classes: int) -> bool:
-    return scene.labels is not None and len(scene.labels) == classes
 
 
 # --- boxes --------------------------------------------------------------------------------------------------------
