@@ -218,5 +218,9 @@ def score_text(score: float, head: str | None) -> str:
 def top_predictions(values: NDArray[Any], labels: Sequence[str] | None, count: int = 5) -> tuple[Prediction, ...]:
     """The largest values of one image's output (flattened), largest first; NaN counts as smallest."""
     flat = np.asarray(values, np.float64).reshape(-1)
-    order = np.argsort(-np.where(np.isnan(flat), -np.inf, flat), kind="stable")[:count]
+    negative = np.where(np.isnan(flat), np.inf, -flat)
+    enough = np.arange(flat.size)
+    if flat.size > 1000 * count:  # a segmentation has millions of values: sort only those that may be among the first
+        enough = np.flatnonzero(negative <= np.partition(negative, count - 1)[count - 1])
+    order = enough[np.argsort(negative[enough], kind="stable")[:count]]
     return tuple(Prediction(int(k), None if labels is None else labels[int(k)], float(flat[k])) for k in order)

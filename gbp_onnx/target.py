@@ -319,6 +319,7 @@ def _image_input(graph: Graph, where: str) -> Tensor:
     for tensor in graph.inputs:
         if (graph.rank(tensor) or 0) >= 3 and graph.elem_type(tensor) in FLOAT_TYPES | INTEGER_TYPES:
             return tensor
+    choose_output(graph, (), None, where)  # where there are no scores either, that is said first
     kinds = ", ".join(f"{t.name!r} {list(graph.shape(t) or ())}" for t in graph.inputs) or "none"
     raise ModelError(
         "GBP108",

@@ -243,7 +243,7 @@ def yolov5(n: Net) -> onnx.ModelProto:
 
 
 def _ultralytics(n: Net, out: str, *further: str) -> str:
-    """Centre and size (pixels), probabilities of three classes, and what follows them, on a grid of 8: [N, 7..., 64]."""
+    """Centre and size (pixels), probabilities of three classes, and what follows, on a grid of 8: [N, 7..., 64]."""
     x = n.op("Reshape", n.conv(trunk(n), 7), ints(n, 0, 7, -1))
     centre = (np.stack(np.meshgrid(np.arange(8), np.arange(8))).reshape(1, 2, 64) + 0.5).astype(np.float32) * 4
     move, size, classes = (n.op("Slice", x, ints(n, a), ints(n, b), ints(n, 1)) for a, b in ((0, 2), (2, 4), (4, 7)))

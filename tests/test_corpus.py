@@ -86,6 +86,9 @@ def test_a_float_model_is_explained_and_its_results_stay(name: str) -> None:
     source = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     wanted = source.run(None, {k: v for k, v in feeds.items() if k != "target"})
     for output, value in zip(source.get_outputs(), wanted, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":  # names, a list of maps
+            assert str(found[output.name]) == str(value), output.name
+            continue
         scale = max(np.abs(value).max(), 1e-30)
         assert np.abs(found[output.name].astype(float) - value.astype(float)).max() <= 1e-5 * scale, output.name
     for rule in RULES:

@@ -492,3 +492,13 @@ def test_the_mean_over_a_large_mask_in_half_precision() -> None:
     np.testing.assert_allclose(
         mean.attributions["saliency"] * SIZE**2, total.attributions["saliency"], rtol=1e-5, atol=1e-7
     )
+
+
+def test_the_first_of_very_many_values_are_the_first_of_all() -> None:
+    from gbp_onnx.explanation import top_predictions
+
+    values = np.random.default_rng(0).integers(0, 3000, 20_000).astype(np.float32)
+    values[::7] = np.nan
+    wanted = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")[:5]
+    assert [p.index for p in top_predictions(values.reshape(20, -1), None)] == list(wanted)
+    assert [p.index for p in top_predictions(np.full(9000, np.nan), None)] == [0, 1, 2, 3, 4]
