@@ -135,7 +135,9 @@ class BatchRunner:
     def _has_batch_axis(self, name: str, value: NDArray[Any]) -> bool:
         """Whether an output's first axis, of the batch's size, counts images and not something else that is 1 now."""
         known = self.outputs.get(name)
-        return not known or not self._single or isinstance(known[0], int) or value.ndim > 2
+        if name == self.output or not known or not self._single:  # as _run_piece takes it
+            return True
+        return isinstance(known[0], int) or value.ndim > 2
 
     def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         session, count = self._session, len(seeds)

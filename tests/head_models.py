@@ -323,15 +323,19 @@ def tensorflow_ssd(n: Net) -> onnx.ModelProto:
     return n.model({k: (1, 5, 4) if k == "detection_boxes" else (1, 5) for k in names}, ONE)
 
 
+def _with_threshold(model: onnx.ModelProto, threshold: float) -> onnx.ModelProto:
+    """The score that a box must reach in the model's NonMaxSuppression."""
+    name = next(node.input[4] for node in model.graph.node if node.op_type == "NonMaxSuppression")
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(threshold, np.float32), name))
+    return model
+
+
 @head
 def nothing_found(n: Net) -> onnx.ModelProto:
     """ssd_nms with a threshold that no score reaches: boxes [0, 4], scores [0]."""
-    model = ssd_nms(n)
-    threshold = next(node.input[4] for node in model.graph.node if node.op_type == "NonMaxSuppression")
-    for tensor in model.graph.initializer:
-        if tensor.name == threshold:
-            tensor.CopyFrom(numpy_helper.from_array(np.asarray(0.999, np.float32), threshold))
-    return model
+    return _with_threshold(ssd_nms(n), 0.999)
 
 
 @head
@@ -342,3 +346,18 @@ def half_deeplab(n: Net) -> onnx.ModelProto:
     n.op("Cast", up, out="out", to=TensorProto.FLOAT16)
     half = TensorProto.FLOAT16
     return n.model({"out": (half, ("N", 4, SIZE, SIZE))}, {"image": (half, ("N", 3, SIZE, SIZE))})
+
+
+@head
+def one_found(n: Net) -> onnx.ModelProto:
+    """ssd_nms whose threshold only the best score reaches: boxes [1, 4], scores [1], whose 1 counts no images."""
+    return _with_threshold(ssd_nms(n), 0.4)
+
+
+@head
+def free_output(n: Net) -> onnx.ModelProto:
+    """An embedding of one image whose declared output has no size at all."""
+    sizes = n.op("Cast", n.op("ReduceSum", "image", keepdims=0), to=INT64)  # no shape inference sees through this
+    sizes = n.op("Add", n.op("Mul", sizes, ints(n, 0)), ints(n, 1, 16))
+    n.op("Reshape", n.classify(trunk(n), out="inner", classes=16), sizes, out="vector")
+    return n.model({"vector": ("a", "b")}, ONE)

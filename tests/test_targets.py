@@ -502,3 +502,27 @@ def test_the_first_of_very_many_values_are_the_first_of_all() -> None:
     wanted = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")[:5]
     assert [p.index for p in top_predictions(values.reshape(20, -1), None)] == list(wanted)
     assert [p.index for p in top_predictions(np.full(9000, np.nan), None)] == [0, 1, 2, 3, 4]
+
+
+def test_a_detector_that_finds_one_box() -> None:
+    """Its first axis is 1 then, as a batch axis would be."""
+    outputs = forward(head_model("one_found"))
+    maker = explainer("one_found")
+    for seed in range(40):
+        x = pixels(head_model("one_found"), photo(seed)).astype(np.float32)
+        if maker._runner.forward({"image": x})["boxes"].shape == (1, 4):
+            found = maker.explain(photo(seed))
+            assert found.target == 0 and found.outline is not None and found.attributions["saliency"].any()
+            assert found.score == pytest.approx(float(outputs(x)["scores"]))
+            return
+    pytest.fail("no photo with one box")
+
+
+def test_an_output_whose_size_is_not_declared() -> None:
+    maker = explainer("free_output")
+    plain = maker.explain(photo())
+    assert maker.explain(photo(), f"vector[0, {plain.target}]").explained == pytest.approx(plain.explained)
+    assert maker.explain(photo(), Similar(photo(3))).attributions["saliency"].any()
+    assert maker.explain(photo(), np.eye(16, dtype=np.float32)[plain.target]).explained == pytest.approx(
+        plain.explained
+    )
