@@ -13,11 +13,10 @@ import onnx
 
 from gbp_onnx.canonical.head import MOVERS, find_head
 from gbp_onnx.errors import ModelError, OperatorError, Reason, is_quantised
-from gbp_onnx.graph.reader import FLOAT_TYPES, Graph, Node, Tensor
+from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
 from gbp_onnx.vjp import Stop, derivative_of
 
 __all__ = ["Chosen", "Tail", "choose_output", "labels_in"]
-
 
 PICKERS = (
     "Concat",
@@ -116,21 +115,25 @@ def labels_in(graph: Graph) -> tuple[str, ...] | None:
 
 
 def _carriers(graph: Graph, wrt: Sequence[Tensor]) -> set[str]:
-    """Names of the tensors to which a gradient could flow from `wrt`'s side, whether or not it is known how."""
+    """Names of the tensors to which a gradient could flow from `wrt`'s side, whether or not it is known how.
+
+    Integers that are made of floats carry none (a TopK's places), unless they are quantised or cast floats; those that
+    are made of integers do (the pixels of an integer input).
+    """
     found = {t.name for t in wrt}
     for node in graph.nodes:
         if isinstance(derivative_of(node), Stop) or node.domain == "ai.onnx.ml":
             continue
-        if found & node.captures or any(t is not None and t.name in found for t in node.inputs):
-            found.update(t.name for t in node.outputs if t is not None and _may_carry(graph, t))
+        arriving = [t for t in node.inputs if t is not None and t.name in found]
+        if not arriving and not found & node.captures:
+            continue
+        keeps = node.op == "Cast" or is_quantised(node.op) or any(graph.elem_type(t) in INTEGER_TYPES for t in arriving)
+        found.update(t.name for t in node.outputs if t is not None and (keeps or not _is_whole(graph, t)))
     return found
 
 
-def _may_carry(graph: Graph, tensor: Tensor) -> bool:
-    """Floats and what has no known type do; integers where they are quantised, or pixels that become floats."""
-    return graph.elem_type(tensor) in FLOAT_TYPES | {0} or any(
-        is_quantised(n.op) or n.op == "Cast" for n in graph.readers(tensor)
-    )
+def _is_whole(graph: Graph, tensor: Tensor) -> bool:
+    return graph.elem_type(tensor) not in FLOAT_TYPES | {0}
 
 
 def _named(graph: Graph, name: str, where: str) -> Tensor:

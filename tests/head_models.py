@@ -361,3 +361,17 @@ def free_output(n: Net) -> onnx.ModelProto:
     sizes = n.op("Add", n.op("Mul", sizes, ints(n, 0)), ints(n, 1, 16))
     n.op("Reshape", n.classify(trunk(n), out="inner", classes=16), sizes, out="vector")
     return n.model({"vector": ("a", "b")}, ONE)
+
+
+@head
+def pixels_inside(n: Net) -> onnx.ModelProto:
+    """uint8 [N, 32, 40, 3], cut and turned as integers before it becomes float; scores and a sorted copy's places."""
+    x = n.op("Slice", "image", ints(n, 0), ints(n, SIZE), ints(n, 2))
+    x = n.op("Cast", n.op("Transpose", x, perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+    n.channels[x] = 3
+    x = n.op("Mul", x, n.const(1 / 255))
+    n.classify(trunk(n, x), out="scores")
+    _, places = pair(n, "TopK", ("sorted", "places"), "scores", ints(n, 5), axis=1)
+    n.op("Cast", places, out="order", to=TensorProto.FLOAT)
+    outputs = {"order": ("N", 5), "scores": ("N", 5)}
+    return n.model(outputs, {"image": (TensorProto.UINT8, ("N", SIZE, 40, 3))})

@@ -526,3 +526,11 @@ def test_an_output_whose_size_is_not_declared() -> None:
     assert maker.explain(photo(), np.eye(16, dtype=np.float32)[plain.target]).explained == pytest.approx(
         plain.explained
     )
+
+
+def test_integer_pixels_carry_a_gradient_and_places_do_not() -> None:
+    maker = gbp_onnx.Explainer(head_model("pixels_inside"), "saliency", providers="cpu")
+    assert maker.output == "scores", "order is made of places"
+    assert maker.explain(photo(0, SIZE, 40)).attributions["saliency"].any()
+    assert maker.explain(photo(0, SIZE, 40), "scores[0, 3]").target == 3
+    assert explainer("pixels_inside", preprocess="raw", output="order").output == "scores"
