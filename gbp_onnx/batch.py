@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.graph.files import serialised
-from gbp_onnx.probes import with_probes, with_seed_input
+from gbp_onnx.probes import forward_part, with_probes, with_seed_input
 from gbp_onnx.runtime.providers import Choice
 from gbp_onnx.runtime.session import Session
 
@@ -42,10 +42,14 @@ class BatchRunner:
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        own = {o.name for o in built.graph.output} - set(outputs.values()) | {self.output}
         self._probes = with_probes(built)
         self._session = Session(serialised(built, where), choice, where=where)
         self._seeded: tuple[Session, str] | None = None
+        self._forward: Session | None = None
         self._lock = threading.Lock()
+        self.outputs = {n: s for n, s in self._session.output_shapes.items() if n in own}
+        """The declared shapes of the model's own outputs, and of the inner tensor that targets point into."""
         self.shape = self._session.input_shapes[self.image_input]
         """The image input's declared shape: sizes, symbols or None."""
         self.batched = bool(json.loads(props["gbp.batched"]))
@@ -84,7 +88,18 @@ class BatchRunner:
             and all(isinstance(d, int) and d > 0 for d in known[1:])
         ):
             return tuple(known[1:])
-        return self.run(feeds, np.full(self.count(feeds), -1)).values.shape[1:]
+        one = {n: v[:1] if self.batched and len(v) == self.count(feeds) else v for n, v in feeds.items()}
+        return self.forward(one)[self.output].shape or (1,)
+
+    def forward(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """One image's outputs, each without its batch axis where it has one. No gradient is computed.
+
+        `feeds`: those of one image. What is no array (a list of maps) is left out.
+        """
+        fixed = self._fixed_batch or 1
+        full = {n: np.repeat(v, fixed, axis=0) if fixed > 1 and len(v) == 1 else v for n, v in feeds.items()}
+        found = {n: v for n, v in self._forward_session().run(full).items() if isinstance(v, np.ndarray)}
+        return {n: v[0] if v.shape[:1] == (fixed,) and self._has_batch_axis(n, v) else v for n, v in found.items()}
 
     def run(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         """Run a batch in pieces of the size that the model's batch axis takes, or that suits the provider.
@@ -117,29 +132,54 @@ class BatchRunner:
         """Whether the model takes one image only, so that its whole output belongs to that image."""
         return not self.batched or self._fixed_batch == 1
 
+    def _has_batch_axis(self, name: str, value: NDArray[Any]) -> bool:
+        """Whether an output's first axis, of the batch's size, counts images and not something else that is 1 now."""
+        known = self.outputs.get(name)
+        if name == self.output or not known or not self._single:  # as _run_piece takes it
+            return True
+        return isinstance(known[0], int) or value.ndim > 2
+
     def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         session, count = self._session, len(seeds)
-        extra = {self._target_input: seeds.astype(np.int64)}
+        scale = np.float32(1)
         if seeds.dtype.kind == "f":
             session, name = self._seeded_session()
-            known = session.output_shapes.get(self.output)
+            known, kind = session.output_shapes.get(self.output), session.input_types[name] or np.dtype(np.float32)
+            if kind == np.float16 and np.abs(seeds).max() > 0:
+                # The mean over a mask has weights that float16 cannot hold; every rule scales with the seed.
+                scale = np.float32(np.abs(seeds).max())
             whole = seeds[0] if self._single and known is not None and len(known) == seeds.ndim - 1 else seeds
-            extra = {name: whole.astype(session.input_types[name] or np.float32)}
-        found = session.run({**feeds, **extra})
+            extra = {name: (whole / scale).astype(kind)}
+        else:
+            extra = {self._target_input: seeds.astype(np.int64)}
+        found = session.run({**feeds, **extra}, list(dict.fromkeys((self.output, *self._probes, *self._maps))))
         output = found[self.output]
         explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
         dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])
         return BatchResult(
             values if values.ndim > 1 else values[:, None],
-            {rule: found[name] for rule, name in self._attributions.items()},
-            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1),
+            {rule: found[name] * scale if scale != 1 else found[name] for rule, name in self._attributions.items()},
+            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1) * float(scale),
         )
+
+    @property
+    def _maps(self) -> tuple[str, ...]:
+        return tuple(self._attributions.values())
+
+    def _forward_session(self) -> Session:
+        with self._lock:
+            if self._forward is None:
+                model = serialised(forward_part(self._built, self.outputs), self._where)
+                self._forward = Session(model, self._choice, where=self._where)
+            return self._forward
 
     def _seeded_session(self) -> tuple[Session, str]:
         with self._lock:
             if self._seeded is None:
-                model, name = with_seed_input(self._built)
+                kind = self._session.output_types[self.output]
+                elem_type = onnx.TensorProto.BFLOAT16 if kind is None else onnx.helper.np_dtype_to_tensor_dtype(kind)
+                model, name = with_seed_input(self._built, elem_type)
                 self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
             return self._seeded
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from gbp_onnx import bundled
-from gbp_onnx.batch import BatchRunner, Feeds
+from gbp_onnx.batch import BatchResult, BatchRunner, Feeds
 from gbp_onnx.errors import InputError
 from gbp_onnx.explanation import Explanation, top_predictions
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
@@ -20,10 +22,12 @@ from gbp_onnx.graph.precision import has_bfloat16, without_bfloat16
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
+from gbp_onnx.looks import Looks
 from gbp_onnx.rules import RULES, check_rectify, check_rules
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
-from gbp_onnx.seeds import Target, one_each, resolve, target_index
+from gbp_onnx.seeds import Target, one_each, resolve
 from gbp_onnx.target import build_loaded, is_explainer
+from gbp_onnx.targets.scalar import Scalar, target_index
 from gbp_onnx.types import Preprocess
 from gbp_onnx.version import package_version
 
@@ -64,6 +68,7 @@ class Explainer:
         asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
         source: ModelSource = bundled.model_path() if model is None else model
+        self._rebuild: Callable[[str, str], onnx.ModelProto] | None = None
         self.where = source_name(source)
         built = load_model(source)
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
@@ -72,6 +77,7 @@ class Explainer:
         else:
             digest = source_sha256(source)
             built = build_loaded(built, asked or tuple(RULES), **options, where=self.where, digest=digest)
+            self._rebuild = partial(_built_for, source, asked or tuple(RULES), options, digest)
         self._props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
@@ -80,11 +86,15 @@ class Explainer:
         if self._widened:
             built = without_bfloat16(built)
         self._runner = BatchRunner(built, self.rules, self._choice, self.where)
+        self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
+        self._lock = threading.Lock()
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
         found = given or from_metadata(self._props)
         self._guessed = found is None
         self.preprocess = found or default_preprocess(self._runner.dtype)
         """How photographs are brought to the model: as given, as the metadata say, or guessed."""
+        free = output is None and self._rebuild is not None
+        self._looks = Looks(self._runner, self._props, self._labels, self._prepared, free=free)
 
     @property
     def image_input(self) -> str:
@@ -105,9 +115,10 @@ class Explainer:
         """Explain one image (path, PIL image or uint8 [H, W, C] array), or each of a list.
 
         `target`: a class index; a label; "top1" (default); "top5" (five explanations); a list or integer array = one
-        class for each image of
-        a list; a tuple = an index into the output, with or without the batch axis; a float array of the output's shape
-        = any seed.
+        target for each image of a list; a tuple = an index into the output, with or without the batch axis; a float
+        array of the output's shape = any seed; one of `targets`, or the string that stands for it: "scores[0, 17, 3]",
+        "mask:dog", "box:dog@17", "similar:other.jpg", "seed.npy". top1 of a detector is its best box, of a segmenter
+        the class of the largest area over its mask, background apart; the explanation's warnings say so.
         Returns an `Explanation`; a list for "top5"; and a list of these for a list of images.
 
         Raises InputError: GBP401..GBP406 (the image), GBP407 (the target), GBP408 (the label).
@@ -123,12 +134,13 @@ class Explainer:
         if self._runner.batched and len(self._runner.shape) < 4:
             what = f"input {self.image_input!r} takes signals {self._runner.shape}, not pictures"
             raise InputError("GBP406", what, self.where, "pass arrays: attribute(x)")
-        photo = read_photo(image)
         fitted = fit_to_input(self.preprocess, self._runner.shape, self._runner.dtype.kind in "iu")
-        x, frame = apply(photo, fitted, self._runner.dtype)
-        feeds = {self.image_input: x[None] if self._runner.batched else x}
+        feeds, frame = self._prepared(image)
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
         if isinstance(target, str) and target.lower() == "top5":
+            seen = self._looks.five_best(feeds, frame)
+            if seen:
+                return [self._explain_one(feeds, form, frame, fitted, where) for form in seen]
             values = self._runner.run(feeds, np.array([-1])).values[0]
             return [self._explain_one(feeds, p.index, frame, fitted, where) for p in top_predictions(values, None)]
         return self._explain_one(feeds, target, frame, fitted, where)
@@ -141,10 +153,50 @@ class Explainer:
 
         `x`: the image input's array, batch axis first, or a mapping with every input of the model. `target`: as for
         `explain`, one for all images
-        or a list (array) with one for each; not "top5". Raises GBP405 (shape or type), GBP407, GBP408.
+        or a list (array) with one for each; not "top5"; "top1" is the largest value of the output here, whatever the
+        model is. Raises GBP405 (shape or type), GBP407, GBP408.
         """
         feeds = self._runner.checked(x if isinstance(x, Mapping) else {self.image_input: x})
-        return self._runner.run(feeds, self._seeds(target, feeds)).attributions
+        each = one_each(target, self._runner.count(feeds))
+        if not any(self._looks.form(one) for one in each):
+            return self._runner.run(feeds, self._seeds(target, feeds)).attributions
+        parts = []
+        for row, one in enumerate(each):
+            own = {n: v[row : row + 1] if self._runner.batched and len(v) == len(each) else v for n, v in feeds.items()}
+            scalar = self._looks.scalar(one, own, None) if self._looks.form(one) else None
+            parts.append(self._run(scalar, one, own)[1].attributions)
+        return {r: np.concatenate([p[r] for p in parts]) if self._runner.batched else parts[0][r] for r in self.rules}
+
+    def _prepared(self, image: Any) -> tuple[Feeds, Frame]:
+        """One image's feeds, and what the model sees of it."""
+        fitted = fit_to_input(self.preprocess, self._runner.shape, self._runner.dtype.kind in "iu")
+        x, frame = apply(read_photo(image), fitted, self._runner.dtype)
+        return {self.image_input: x[None] if self._runner.batched else x}, frame
+
+    def _run(self, scalar: Scalar | None, target: Target, feeds: Feeds) -> tuple[NDArray[Any], BatchResult]:
+        """The seed of one image, and the result of its run, in the explainer that the target needs."""
+        if scalar is None:
+            seeds = self._seeds(target, feeds)
+            return seeds, self._runner.run(feeds, seeds)
+        seeds = np.asarray(scalar.seed)[None]
+        return seeds, self._for(scalar)[0].run(feeds, seeds)
+
+    def _for(self, scalar: Scalar) -> tuple[BatchRunner, dict[str, str]]:
+        """The explainer of the tensor that a scalar lies in, and its metadata; built on first use."""
+        explain = "output" if scalar.as_it_is and self.head else self._props["gbp.explain"]
+        if scalar.output == self.output and explain == self._props["gbp.explain"]:
+            return self._runner, self._props
+        if self._rebuild is None:
+            what = f"this built explainer explains {self._props['gbp.explained']!r}, the target is in {scalar.output!r}"
+            fix = f"build it again from its model, with output={scalar.output!r}, explain={explain!r}"
+            raise InputError("GBP407", what, self.where, fix)
+        with self._lock:
+            key = (scalar.output, explain)
+            if key not in self._others:
+                built = self._rebuild(*key)
+                props = {e.key: e.value for e in built.metadata_props}
+                self._others[key] = BatchRunner(built, self.rules, self._choice, self.where), props
+            return self._others[key]
 
     def _seeds(self, target: Target, feeds: Feeds) -> NDArray[Any]:
         shape = partial(self._runner.image_shape, feeds)
@@ -153,33 +205,56 @@ class Explainer:
     # --- one image ------------------------------------------------------------------------------------------------
 
     def _explain_one(self, feeds: Feeds, target: Target, frame: Frame, fitted: Preprocess, where: str) -> Explanation:
-        seeds = self._seeds(target, feeds)
-        result = self._runner.run(feeds, seeds)
+        scalar = self._looks.scalar(target, feeds, frame)
+        seeds, result = self._run(scalar, target, feeds)
         values = result.values[0]
         labels = labels_for(self._labels, values.size)
-        predictions = top_predictions(values, labels)
+        predictions = (scalar and scalar.predictions) or top_predictions(values, labels)
         flat = None if seeds.dtype.kind == "f" else int(seeds[0]) if seeds[0] >= 0 else predictions[0].index
         maps = {
             rule: frame.to_rgb_hwc(a[0] if self._runner.batched else a, fitted)
             for rule, a in result.attributions.items()
         }
+        said = self._warnings(maps, values, scalar)
+        props = self._props if scalar is None else self._for(scalar)[1]
+        common: dict[str, Any] = {
+            "attributions": maps,
+            "image": frame.image,
+            "predictions": predictions,
+            "source": where,
+            "preprocess": fitted,
+            "frame": frame,
+            "head": props["gbp.head"] or None,
+            "record": self._record(props),
+        }
+        if scalar is not None:
+            return Explanation(
+                target=scalar.target,
+                label=scalar.label,
+                score=scalar.score,
+                explained=float(result.explained[0]) if scalar.value is None else scalar.value,
+                warnings=(*scalar.notes, *said),
+                what=scalar.name,
+                outline=scalar.outline,
+                shares=scalar.shares,
+                **common,
+            )
+        place = None if flat is None else target_index(flat, values.shape)
+        if _is_default(target) and isinstance(place, tuple):
+            note = f"top1 is the largest of the output's {values.size} values, at {list(place)}: no class or object"
+            said = (f"{note}; name one of the targets mask, box, OUTPUT[0, 1, 2]", *said)
         return Explanation(
-            attributions=maps,
-            image=frame.image,
-            target=None if flat is None else target_index(flat, values.shape),
+            target=place,
             label=None if flat is None or labels is None else labels[flat],
             score=None if flat is None else float(values.reshape(-1)[flat]),
             explained=float(result.explained[0]),
-            predictions=predictions,
-            warnings=self._warnings(maps, values),
-            source=where,
-            preprocess=fitted,
-            head=self.head,
-            frame=frame,
-            record=self._record(),
+            warnings=said,
+            **common,
         )
 
-    def _warnings(self, maps: Mapping[str, NDArray[np.float32]], values: NDArray[Any]) -> tuple[str, ...]:
+    def _warnings(
+        self, maps: Mapping[str, NDArray[np.float32]], values: NDArray[Any], scalar: Scalar | None
+    ) -> tuple[str, ...]:
         said = [w for w in json.loads(self._props.get("gbp.warnings", "[]")) if _concerns(w, self.rules)]
         if self._guessed:
             said.append(
@@ -188,7 +263,7 @@ class Explainer:
             )
         if self._widened:
             said.append("the model computes in bfloat16, for which the CPU has no kernels: it was run in float32")
-        if self._labels is not None and labels_for(self._labels, values.size) is None:
+        if scalar is None and self._labels is not None and labels_for(self._labels, values.size) is None:
             said.append(f"{len(self._labels)} labels do not fit {values.size} values of the output: none is shown")
         if not np.isfinite(values).all():
             said.append("the model's output holds NaN or infinite values")
@@ -202,20 +277,28 @@ class Explainer:
                 )
         return tuple(said)
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, props: Mapping[str, str]) -> dict[str, Any]:
         return {
             "model": self.where,
-            "source_sha256": self._props["gbp.source_sha256"],
-            "output": self.output,
-            "explained_tensor": self._props["gbp.explained"],
-            "head": self.head,
+            "source_sha256": props["gbp.source_sha256"],
+            "output": props["gbp.output"],
+            "explained_tensor": props["gbp.explained"],
+            "head": props["gbp.head"] or None,
             "providers": list(self.providers),
             "versions": {
                 "gbp-onnx": package_version(),
-                "built with": self._props["gbp.version"],
+                "built with": props["gbp.version"],
                 "onnxruntime": runtime_version(),
             },
         }
+
+
+def _built_for(
+    source: ModelSource, rules: Sequence[str], options: Mapping[str, Any], digest: str, output: str, explain: str
+) -> onnx.ModelProto:
+    """The source's explainer for another output, or for the output as it is."""
+    changed = {**options, "output": output, "explain": explain}
+    return build_loaded(load_model(source), rules, **changed, where=source_name(source), digest=digest)
 
 
 def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:
@@ -231,6 +314,10 @@ def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: st
         if value != made[option]:
             what = f"this explainer was built with {made[option]!r}, not {value!r}"
             raise InputError("GBP410", what, f"{where}: {option}", "build it again from its model, with that option")
+
+
+def _is_default(target: Target) -> bool:
+    return target is None or (isinstance(target, str) and target.lower() == "top1")
 
 
 def _rules_of(asked: tuple[str, ...] | None, built: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -252,6 +339,8 @@ def _rules_of(asked: tuple[str, ...] | None, built: tuple[str, ...], where: str)
 
 def _concerns(warning: str, rules: Sequence[str]) -> bool:
     """Whether a note of the built file is about the rules that are shown."""
+    if warning.startswith("target:"):
+        return True
     if warning.startswith("deconvnet"):
         return "deconvnet" in rules
     return any(rule != "saliency" for rule in rules)

@@ -20,6 +20,7 @@ from gbp_onnx.types import Prediction, Preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gbp_onnx.imaging.outline import Outline
     from gbp_onnx.imaging.preprocess import Frame
 
 __all__ = ["TITLES", "Explanation"]
@@ -34,15 +35,18 @@ class Explanation:
 
     `attributions`: {rule: float32 [H, W, C], upright, RGB, in the frame of `image`}, per unit of the model's input.
     `image`: uint8 [H, W, 3],
-    what the model saw. `target`: the class index, or the index into the image's output, or None for a seed. `score`:
-    the output's value there;
+    what the model saw. `target`: the class index, or the index into the image's output, or None for a seed; a string
+    ("mask:15", "similar:b.jpg") where it is none of these. `score`: the output's value there (its mean over a mask);
     `explained`: the explained scalar (the logit in front of the head). `predictions`: the five largest values of the
-    output.
+    output; the five best boxes of a detector; the five classes of a segmenter that cover most, with their shares of
+    the picture. `shares`: whether these are what the predictions' scores
+    are. `what`: a target that is no plain class, in words. `outline`: of the mask or box, in the frame of
+    `image`.
     """
 
     attributions: dict[str, NDArray[np.float32]]
     image: NDArray[np.uint8]
-    target: int | tuple[int, ...] | None
+    target: int | tuple[int, ...] | str | None
     label: str | None
     score: float | None
     explained: float
@@ -53,6 +57,9 @@ class Explanation:
     head: str | None
     frame: Frame = field(repr=False)
     record: Mapping[str, Any] = field(repr=False)
+    what: str | None = None
+    outline: Outline | None = None
+    shares: bool = False
 
     def in_photo(self, rule: str) -> NDArray[np.float32]:
         """The map put back on the whole photograph: float32 [photo height, photo width, C], zero outside the crop."""
@@ -70,6 +77,8 @@ class Explanation:
     @property
     def name(self) -> str:
         """The target in words."""
+        if self.what is not None:
+            return self.what
         if self.label is not None:
             return self.label
         return (
@@ -85,13 +94,28 @@ class Explanation:
         """The score as a percentage where the model gives probabilities, else as it is."""
         return "" if self.score is None else score_text(self.score, self.head)
 
+    @property
+    def seen(self) -> str:
+        """The predictions in a line; empty where they are flat places of an output, which say nothing."""
+        if self.outline is None and not isinstance(self.target, int):
+            return ""
+        head = "Softmax" if self.shares else self.head
+        return ", ".join(f"{p.label or p.index} {score_text(p.score, head)}" for p in self.predictions)
+
     def panels(self, style: str = "color", **options: Any) -> list[tuple[str, NDArray[np.uint8]]]:
         """(title, uint8 [H, W, 3]) of the photograph and each rule's map, in the order of the well-known figure."""
         from gbp_onnx.imaging.render import render
 
         order = [r for r in TITLES if r in self.attributions] + [r for r in self.attributions if r not in TITLES]
         drawn = [(TITLES.get(rule, rule), render(self.attributions[rule], style, **options)) for rule in order]
-        return [("Photograph", self.image), *drawn]
+        return [("Photograph", self._outlined()), *drawn]
+
+    def _outlined(self) -> NDArray[np.uint8]:
+        if self.outline is None:
+            return self.image
+        from gbp_onnx.imaging.outline import draw_outline
+
+        return draw_outline(self.image, self.outline)
 
     def figure(self, style: str = "color", **options: Any) -> Image.Image:
         """The photograph and its maps side by side, class and score above. `options`: percentile, colormap (see
@@ -133,6 +157,7 @@ class Explanation:
             "image": self.source,
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,
             "label": self.label,
+            "explains": self.name,
             "score": _finite(self.score),
             "explained": _finite(self.explained),
             "rules": list(self.attributions),
@@ -193,5 +218,9 @@ def score_text(score: float, head: str | None) -> str:
 def top_predictions(values: NDArray[Any], labels: Sequence[str] | None, count: int = 5) -> tuple[Prediction, ...]:
     """The largest values of one image's output (flattened), largest first; NaN counts as smallest."""
     flat = np.asarray(values, np.float64).reshape(-1)
-    order = np.argsort(-np.where(np.isnan(flat), -np.inf, flat), kind="stable")[:count]
+    negative = np.where(np.isnan(flat), np.inf, -flat)
+    enough = np.arange(flat.size)
+    if flat.size > 1000 * count:  # a segmentation has millions of values: sort only those that may be among the first
+        enough = np.flatnonzero(negative <= np.partition(negative, count - 1)[count - 1])
+    order = enough[np.argsort(negative[enough], kind="stable")[:count]]
     return tuple(Prediction(int(k), None if labels is None else labels[int(k)], float(flat[k])) for k in order)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gbp_onnx.errors import InputError, ModelError
 
-__all__ = ["Labels", "find_label", "labels_for", "labels_from_metadata", "read_labels"]
+__all__ = ["Labels", "find_label", "is_label", "labels_for", "labels_from_metadata", "read_labels"]
 
 Labels = Sequence[str] | str | os.PathLike[str]
 """What callers pass: the labels themselves, or the path of a file that holds them."""
@@ -43,14 +43,23 @@ def read_labels(labels: Labels) -> tuple[str, ...]:
 
 
 def labels_from_metadata(props: dict[str, str], where: str) -> tuple[str, ...] | None:
-    """The labels in ``gbp.labels`` (a JSON list); None where there are none. GBP112 where they cannot be used."""
+    """The labels in ``gbp.labels`` (a JSON list), else in Ultralytics' ``names`` ({0: 'person', ...}); None where there
+    are none. GBP112 where the former cannot be used.
+    """
     text = props.get("gbp.labels")
     if text is None:
-        return None
+        return _ultralytics_names(props.get("names", ""))
     try:
         return _from_json(text, where)
     except InputError as error:
         raise ModelError("GBP112", f"gbp.labels: {error.what}", where, "pass labels=...") from error
+
+
+def _ultralytics_names(text: str) -> tuple[str, ...] | None:
+    try:
+        return _from_json(text, "names") if text.lstrip()[:1] in ("{", "[") else None
+    except InputError:
+        return None  # some other tool's names
 
 
 def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] | None:
@@ -62,6 +71,15 @@ def labels_for(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...] 
     if len(labels) + 1 == classes:
         return ("background", *labels)
     return labels[1:] if len(labels) == classes + 1 and labels[0].casefold() == "background" else None
+
+
+def is_label(name: str, labels: tuple[str, ...] | None) -> bool:
+    """Whether a class is called so, whatever the case; one of several names between commas will do."""
+    wanted = name.strip().casefold()
+    return any(
+        wanted == label.casefold() or wanted in (part.strip().casefold() for part in label.split(","))
+        for label in labels or ()
+    )
 
 
 def find_label(name: str, labels: tuple[str, ...] | None) -> int:

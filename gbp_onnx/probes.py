@@ -1,49 +1,76 @@
-"""Ways into a built explainer that its file does not offer: what is explained, and any seed in place of a target."""
+"""Ways into a built explainer that its file does not offer: what is explained, any seed in place of a target, and
+the forward pass alone.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import onnx
 
 from gbp_onnx.graph.reader import FLOAT_TYPES, captured_names
 
-__all__ = ["with_probes", "with_seed_input"]
+__all__ = ["forward_part", "with_probes", "with_seed_input"]
 
 
 def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
-    """Make a built explainer return, besides, the explained tensor and the seed in front of it (in place); their names.
-
-    The product of the two, summed, is the explained scalar.
+    """Make a built explainer return, besides, the explained tensor, the seed in front of it, and what targets point
+    into (in place); the names of the first two, whose product, summed, is the explained scalar.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     probes = (props["gbp.explained"], props["gbp.seed_at_explained"])
     present = {o.name for o in explainer.graph.output}
-    for name in dict.fromkeys(probes):
+    for name in dict.fromkeys((*probes, props["gbp.output"])):
         if name not in present:
             explainer.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
     return probes
 
 
-def with_seed_input(explainer: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """A built explainer that takes any seed of the output's shape in place of the target, and that input's name."""
+def with_seed_input(explainer: onnx.ModelProto, elem_type: int) -> tuple[onnx.ModelProto, str]:
+    """A built explainer that takes any seed of the output's shape in place of the target, and that input's name.
+
+    `elem_type`: the output's.
+    """
     props = {e.key: e.value for e in explainer.metadata_props}
-    seed, target, output = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"], props["gbp.output"]
+    seed, target = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"]
     model = onnx.ModelProto()
     model.CopyFrom(explainer)
-    like = next(o for o in model.graph.output if o.name == output)
-    kind = like.type.tensor_type.elem_type
-    info = onnx.helper.make_tensor_value_info(seed, kind if kind in FLOAT_TYPES else onnx.TensorProto.FLOAT, None)
+    kind = elem_type if elem_type in FLOAT_TYPES else onnx.TensorProto.FLOAT
+    info = onnx.helper.make_tensor_value_info(seed, kind, None)
     inputs = [i for i in model.graph.input if i.name != target]
     del model.graph.input[:]
     model.graph.input.extend([*inputs, info])
+    _prune(model, given={seed})
+    return model, seed
+
+
+def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """The explainer with these outputs alone, which depend on no target: a forward pass, without any derivative."""
+    props, wanted = {e.key: e.value for e in explainer.metadata_props}, set(names)
+    target = json.loads(props["gbp.inputs"])["target"]
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    outputs = [o for o in model.graph.output if o.name in wanted]
+    inputs = [i for i in model.graph.input if i.name != target]
+    del model.graph.output[:], model.graph.input[:]
+    model.graph.output.extend(outputs)
+    model.graph.input.extend(inputs)
+    _prune(model, given=set())
+    return model
+
+
+def _prune(model: onnx.ModelProto, given: set[str]) -> None:
+    """Leave out, in place, the nodes and weights that no output needs; `given`: tensors that have become inputs."""
     needed, kept = {o.name for o in model.graph.output}, []
     for node in reversed(model.graph.node):
-        if any(name in needed and name != seed for name in node.output):
+        if any(name in needed and name not in given for name in node.output):
             kept.append(node)
             needed.update(node.input)
             needed.update(captured_names(node))
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return model, seed
+    unused = [k for k, t in enumerate(model.graph.initializer) if t.name not in needed]
+    for index in reversed(unused):
+        del model.graph.initializer[index]

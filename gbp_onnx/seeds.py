@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError
-from gbp_onnx.labels import find_label, labels_for
+from gbp_onnx.labels import find_label, is_label, labels_for
+from gbp_onnx.targets.forms import Form
 
-__all__ = ["Target", "one_each", "resolve", "target_index"]
+__all__ = ["Target", "one_each", "resolve"]
 
-Target = int | str | Sequence[int] | tuple[int, ...] | NDArray[Any] | None
+Target = int | str | Sequence[Any] | tuple[int, ...] | NDArray[Any] | Form | None
 """What is explained: see `Explainer.explain`."""
 
 ImageShape = Callable[[], tuple[int, ...]]
@@ -50,13 +51,6 @@ def one_each(target: Target, count: int) -> list[Any]:
     return target
 
 
-def target_index(flat: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
-    """The class index, or the index into an output of more than one axis (axes of size 1 do not count)."""
-    if sum(d > 1 for d in shape) <= 1:
-        return flat
-    return tuple(int(i) for i in np.unravel_index(flat, shape))
-
-
 def _float_seeds(seed: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     whole = np.broadcast_to(seed, shape) if seed.shape == shape[1:] else seed
     if whole.shape != shape:
@@ -85,6 +79,8 @@ def _class(target: Target, image_shape: ImageShape, labels: tuple[str, ...] | No
         case str() if target.lower() == "top5":
             what = "top5 is for explain(); attribute() takes one target for each image"
             raise InputError("GBP407", what, "target", "pass class indices")
+        case str() if re.fullmatch(r"\s*\d+\s*", target) and not is_label(target, labels):
+            return int(target)
         case str() if labels is None or target.lower() not in (label.lower() for label in labels):
             if re.fullmatch(r"top-?\d+", target.lower()):
                 raise InputError("GBP407", f"{target!r} is no target", "target", "top1 and top5 are")

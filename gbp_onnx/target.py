@@ -23,6 +23,7 @@ from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
+from gbp_onnx.outputs import Chosen, choose_output, labels_in
 from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate
 from gbp_onnx.version import package_version
@@ -129,12 +130,17 @@ class Plan:
 
     graph: Graph
     view: View
-    output: Tensor
+    chosen: Chosen
     head: Head | None
     wrt: tuple[Tensor, ...]
     where: str
     form: str  # "logit" or "output", as asked
     last: Quantizer | None = None  # the quantiser nearest to the output, where nothing computes in between
+
+    @property
+    def output(self) -> Tensor:
+        """The tensor that targets point into: an output of the model, or what stands in front of its tail."""
+        return self.chosen.output
 
     @property
     def explained(self) -> Tensor:
@@ -155,15 +161,15 @@ def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, e
     """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
     if explain not in EXPLAIN:
         raise InputError("GBP410", f"{explain!r} is no way to explain", "explain", f"choose from {', '.join(EXPLAIN)}")
-    chosen = _choose_output(graph, output, where)
-    head = find_head(graph, chosen) if explain == "logit" else None
     inputs = named(graph.inputs, wrt, "input", where) if wrt else [_image_input(graph, where)]
     for tensor in inputs:
         if graph.elem_type(tensor) not in FLOAT_TYPES | INTEGER_TYPES:
             raise ModelError(
                 "GBP108", f"input {tensor.name!r} does not hold numbers", where, "name a float or integer input"
             )
-    last = open_quantizers(graph, chosen, head)
+    chosen = choose_output(graph, inputs, output, where, as_it_is=explain == "output")
+    head = find_head(graph, chosen.output) if explain == "logit" else None
+    last = open_quantizers(graph, chosen.output, head)
     view = View(graph, None if head is None else head.node, is_known, last.keys())
     return Plan(graph, view, chosen, head, tuple(inputs), where, explain, next(iter(last.values()), None))
 
@@ -200,7 +206,8 @@ def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:
     """What the user should know about the maps of this model before looking at one."""
-    found, masking = [], [r for r in rules if r != "saliency"]
+    note = scheme.chosen.note(scheme.graph)
+    found, masking = [] if note is None else [note], [r for r in rules if r != "saliency"]
     loose = ungated(scheme, families)
     kinds = ", ".join(f"{sum(n.op == k for n in loose)} {k}" for k in sorted({n.op for n in loose}))
     if masking and not gated(scheme) and not families:
@@ -270,6 +277,9 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
     explained, at_explained = scheme.explained, seed
     if scheme.head is not None:  # after the rules' sweeps, which report every obstacle
         at_explained = backpropagate(scheme.view, op, seeds, [explained], {}, "grad")[explained.name]
+    tail, labels = scheme.chosen.tail, labels_in(graph)
+    if labels is not None and not any(e.key == "gbp.labels" for e in graph.model.metadata_props):
+        set_metadata(graph.model, {"gbp.labels": json.dumps(labels)})
     kept: tuple[Tensor, ...] = ()
     if not graph.is_float(explained):
         scale, zero = _terms(scheme)
@@ -289,6 +299,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
             "gbp.output": scheme.output.name,
             "gbp.explained": explained.name,
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
+            "gbp.tail": "{}" if tail is None else json.dumps({"op": tail.node.op, "axis": tail.axis}),
             "gbp.inputs": json.dumps({"image": scheme.wrt[0].name, "target": target.name}),
             "gbp.outputs": json.dumps(roles),
             "gbp.batched": json.dumps(_batched(scheme)),
@@ -367,33 +378,11 @@ def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto])
     return info
 
 
-def _choose_output(graph: Graph, output: str | None, where: str) -> Tensor:
-    if output is not None:
-        chosen = named(graph.outputs, output, "output", where)[0]
-        if not _holds_scores(graph, chosen):
-            raise ModelError("GBP109", f"output {output!r} is not float", where, "name a float output")
-        return chosen
-    scores = [t for t in graph.outputs if graph.elem_type(t) in FLOAT_TYPES]
-    scores = scores or [t for t in graph.outputs if _holds_scores(graph, t)]
-    if not scores:
-        kinds = ", ".join(
-            f"{t.name!r} ({onnx.TensorProto.DataType.Name(graph.elem_type(t)).lower()})" for t in graph.outputs
-        )
-        raise ModelError(
-            "GBP109", f"the model has no float output, only {kinds}", where, "make the scores an output of the model"
-        )
-    return next((t for t in scores if find_head(graph, t) is not None), scores[0])
-
-
-def _holds_scores(graph: Graph, output: Tensor) -> bool:
-    """Whether an output is float, or integers that a quantiser made and that stand for real numbers."""
-    return graph.elem_type(output) in FLOAT_TYPES or bool(open_quantizers(graph, output, find_head(graph, output)))
-
-
 def _image_input(graph: Graph, where: str) -> Tensor:
     for tensor in graph.inputs:
         if (graph.rank(tensor) or 0) >= 3 and graph.elem_type(tensor) in FLOAT_TYPES | INTEGER_TYPES:
             return tensor
+    choose_output(graph, (), None, where)  # where there are no scores either, that is said first
     kinds = ", ".join(f"{t.name!r} {list(graph.shape(t) or ())}" for t in graph.inputs) or "none"
     raise ModelError(
         "GBP108",

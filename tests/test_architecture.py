@@ -22,8 +22,8 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
-    **dict.fromkeys(("sweep", "gradient", "target", "probes"), 4),
-    **dict.fromkeys(("batch", "explainer", "explanation", "inspection", "seeds"), 6),
+    **dict.fromkeys(("sweep", "gradient", "outputs", "target", "probes"), 4),
+    **dict.fromkeys(("batch", "explainer", "explanation", "inspection", "looks", "seeds", "targets"), 6),
     "cli": 7,
     **dict.fromkeys(("__init__", "__main__"), 8),
 }

@@ -44,7 +44,6 @@ REFUSED = {
     "onnx_tutorials_super_resolution.onnx": "GBP104",
     "ort_conv_qdq_external_ini.onnx": "GBP106",
     "ort_mnist_basic.ort": "GBP102",
-    "ort_squeezenet_tensor_input.onnx": NO_FLOAT,
     "superres_prepost_opset18.onnx": NO_FLOAT,
 }
 MODELS = sorted(p.name for p in (CORPUS / "models").glob("*")) if CORPUS.is_dir() else []
@@ -81,6 +80,9 @@ def test_a_model_is_explained_and_its_results_stay(name: str) -> None:
     source = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     wanted = source.run(None, {k: v for k, v in feeds.items() if k != "target"})
     for output, value in zip(source.get_outputs(), wanted, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":  # names, a list of maps
+            assert str(found[output.name]) == str(value), output.name
+            continue
         scale = max(np.abs(value).max(), 1e-30)
         assert np.abs(found[output.name].astype(float) - value.astype(float)).max() <= 1e-5 * scale, output.name
     for rule in RULES:

@@ -51,9 +51,11 @@ IMAGE_SUFFIXES = (
 @click.option(
     "-t",
     "--target",
-    default="top1",
+    "targets",
+    multiple=True,
     metavar="TARGET",
-    help="Class index, label, top1 (default), top5, or an index like 3,17,40.",
+    help="Class index, label, top1 (default), top5, OUTPUT[0, 17, 3], mask:CLASS@REGION, box:CLASS@NUMBER, "
+    "similar:IMAGE, seed.npy. Repeated, or @FILE with one a line: one for each image.",
 )
 @rule_option
 @click.option(
@@ -83,7 +85,7 @@ IMAGE_SUFFIXES = (
 def explain(
     model: str | None,
     images: tuple[str, ...],
-    target: str,
+    targets: tuple[str, ...],
     rules: tuple[str, ...],
     out: str | None,
     as_json: bool,
@@ -101,6 +103,7 @@ def explain(
       gbp-onnx explain dog.jpg --target Weimaraner
       gbp-onnx explain model.onnx photos/ --preprocess imagenet --labels labels.txt -o maps/
       gbp-onnx explain explainer.onnx dog.jpg --style captum-abs --raw --overlay
+      gbp-onnx explain detector.onnx street.jpg --target box:dog
     """
     if model is not None and not _is_model(model):
         images, model = (model, *images), None
@@ -118,13 +121,14 @@ def explain(
         explain=options["explain_as"],
         rectify=options["rectify"],
     )
+    wanted = _targets(targets, len(paths))
     figures = places(paths, out)
     protected = [*paths, *([] if model is None else [model])]
     failed, said, records = 0, set[str](), []
     with _progress(len(paths), quiet) as (advance, say):
-        for path, place in zip(paths, figures, strict=True):
+        for path, place, target in zip(paths, figures, wanted, strict=True):
             try:
-                found = explainer.explain(path, _target(target, explainer.output))
+                found = explainer.explain(path, target)
                 written, figure = write(found, place, options, protected)
             except GbpError as error:
                 if len(paths) == 1 or error.code[:4] not in ("GBP4", "GBP3") or error.code in _HOPELESS:
@@ -183,26 +187,43 @@ def _expand(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _target(text: str, output: str) -> Any:
-    """A class index, an index into the output ("3,17,40", or "scores[0, 17, 3]" by its name), or a label."""
+def _targets(texts: Sequence[str], count: int) -> list[Any]:
+    """One target for each of `count` images: one for all, or as many as there are images; @FILE is one a line."""
+    lines: list[str] = []
+    for text in texts or ("top1",):
+        lines.extend(_lines_of(text[1:]) if text.startswith("@") else [text])
+    if len(lines) not in (1, count):
+        what = f"{len(lines)} targets for {count} image{'s' if count > 1 else ''}"
+        raise InputError("GBP407", what, "target", "pass one for all, or one for each")
+    found = [_target(line) for line in lines]
+    return found if len(found) == count else found * count
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        fix = "name a text file with one target a line"
+        raise InputError("GBP407", f"the targets cannot be read ({why})", path, fix) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _target(text: str) -> Any:
+    """A class index, an index into the output ("3,17,40"), or what the explainer reads: a label, mask:dog, ..."""
     if not text.strip():
         raise InputError("GBP407", "the target is empty", "target", "pass a class index, a label, top1 or top5")
-    inner = re.fullmatch(rf"(?:{re.escape(output)})?\s*\[(.*)\]", text.strip())
-    parts = (inner.group(1) if inner else text).split(",")
+    parts = text.split(",")
     if all(re.fullmatch(r"\s*-?\d+\s*", part) for part in parts):
         numbers = tuple(int(part) for part in parts)
-        return numbers[0] if len(numbers) == 1 and not inner else numbers
+        return numbers[0] if len(numbers) == 1 else numbers
     return text
 
 
 def _lines(one: Explanation, explainer: Explainer, said: set[str], quiet: bool) -> Iterator[str]:
     """What is said of an explanation on stderr: where it ran, predictions, warnings; each thing once."""
-    from gbp_onnx.explanation import score_text
-
     provider = f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})"
-    top = ", ".join(f"{p.label or p.index} {score_text(p.score, one.head)}" for p in one.predictions)
-    several_axes = isinstance(one.target, tuple)  # flat indices would say nothing
-    summary = f"{one.source}: {one.heading}" + ("" if several_axes else f"  [{top}]")
+    summary = f"{one.source}: {one.heading}" + (f"  [{one.seen}]" if one.seen else "")
     for line in (*(() if quiet else (provider, summary)), *(f"warning: {w}" for w in one.warnings)):
         if line not in said or line is summary:
             said.add(line)

@@ -46,6 +46,7 @@ class Session:
         self.where = where
         self.input_types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
         self.input_shapes: dict[str, list[Any]] = {i.name: list(i.shape) for i in self._session.get_inputs()}
+        self.output_types = {o.name: _numpy_type(o.type) for o in self._session.get_outputs()}
         self.output_shapes: dict[str, list[Any]] = {o.name: list(o.shape) for o in self._session.get_outputs()}
 
     @property
@@ -85,5 +86,5 @@ def _numpy_type(name: str) -> np.dtype[Any] | None:
     kinds = {"float": "float32", "double": "float64"}
     try:
         return np.dtype(kinds.get(inner, inner))
-    except TypeError:
+    except (TypeError, ValueError):
         return None
