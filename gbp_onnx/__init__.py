@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
     from gbp_onnx.gradient import differentiate
+    from gbp_onnx.graph.saving import save
     from gbp_onnx.inspection import Inspection, inspect
     from gbp_onnx.target import build
     from gbp_onnx.types import Prediction, Preprocess
@@ -35,6 +36,7 @@ __all__ = [
     "build",
     "differentiate",
     "inspect",
+    "save",
 ]
 
 _HOME = {
@@ -48,6 +50,7 @@ _HOME = {
     "build": "target",
     "differentiate": "gradient",
     "inspect": "inspection",
+    "save": "graph.saving",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,23 @@ class BatchResult:
 class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
-    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str) -> None:
+    def __init__(
+        self,
+        built: onnx.ModelProto,
+        rules: Sequence[str],
+        choice: Choice,
+        where: str,
+        folder: Path | None = None,
+        low_memory: bool = False,
+    ) -> None:
         self._built, self._choice, self._where = built, choice, where
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         self._probes = with_probes(built)
-        self._session = Session(serialised(built, where), choice, where=where)
+        self._folder, self._low_memory = folder, low_memory
+        self._session = self._start(built)
         self._seeded: tuple[Session, str] | None = None
         self._lock = threading.Lock()
         self.shape = self._session.input_shapes[self.image_input]
@@ -140,8 +150,12 @@ class BatchRunner:
         with self._lock:
             if self._seeded is None:
                 model, name = with_seed_input(self._built)
-                self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
+                self._seeded = (self._start(model), name)
             return self._seeded
+
+    def _start(self, model: onnx.ModelProto) -> Session:
+        data = serialised(model, self._where)
+        return Session(data, self._choice, where=self._where, folder=self._folder, low_memory=self._low_memory)
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._session.input_shapes[name]

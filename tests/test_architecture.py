@@ -166,7 +166,7 @@ def test_third_party_modules_are_dependencies() -> None:
 def test_public_names() -> None:
     assert gbp_onnx.__all__ == [
         "Explainer", "Explanation", "GbpError", "GbpWarning", "Inspection", "Prediction", "Preprocess", "__version__",
-        "build", "differentiate", "inspect",
+        "build", "differentiate", "inspect", "save",
     ]  # fmt: skip
     for name in gbp_onnx.__all__:
         value = getattr(gbp_onnx, name)

@@ -78,6 +78,7 @@ IMAGE_SUFFIXES = (
 @image_options
 @explained_options
 @click.option("--providers", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where to run.")
+@click.option("--low-memory", is_flag=True, help="No second copy of the weights in a layout that runs faster.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no predictions on stderr.")
 def explain(
@@ -117,6 +118,7 @@ def explain(
         output=options["output"],
         explain=options["explain_as"],
         rectify=options["rectify"],
+        low_memory=options["low_memory"] or None,
     )
     figures = places(paths, out)
     protected = [*paths, *([] if model is None else [model])]
