@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gbp_onnx.compare import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gbp_onnx.types import Prediction, Preprocess
 
 __all__ = [
+    "Comparison",
     "Explainer",
     "Explanation",
     "GbpError",
@@ -34,12 +36,14 @@ __all__ = [
     "Preprocess",
     "__version__",
     "build",
+    "compare",
     "differentiate",
     "inspect",
     "save",
 ]
 
 _HOME = {
+    "Comparison": "compare",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "GbpError": "errors",
@@ -48,6 +52,7 @@ _HOME = {
     "Prediction": "types",
     "Preprocess": "types",
     "build": "target",
+    "compare": "compare",
     "differentiate": "gradient",
     "inspect": "inspection",
     "save": "graph.saving",

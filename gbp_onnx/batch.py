@@ -73,6 +73,14 @@ class BatchRunner:
         """Inputs besides the image and the target."""
         return [n for n in self._session.input_types if n not in (self.image_input, self._target_input)]
 
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the output for each image; None where the file does not say."""
+        sizes = list(self._session.output_shapes.get(self.output) or ())
+        if sizes and (sizes[0] == 1 or not self._single):
+            del sizes[0]
+        return int(np.prod(sizes)) if sizes and all(isinstance(d, int) and d > 0 for d in sizes) else None
+
     def count(self, feeds: Feeds) -> int:
         """The number of images in a batch."""
         return len(feeds[self.image_input]) if self.batched else 1

@@ -95,6 +95,21 @@ class Explainer:
         return self._runner.image_input
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the explained input."""
+        return self._runner.dtype
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The class labels; None where there are none."""
+        return self._labels
+
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the explained output for each image; None where the file does not say."""
+        return self._runner.classes
+
+    @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers that are really used."""
         return self._runner.providers

@@ -108,7 +108,7 @@ def explain(
     from gbp_onnx import bundled
     from gbp_onnx.explainer import Explainer
 
-    paths = _expand(images or (str(bundled.photo_path()),))
+    paths = expand(images or (str(bundled.photo_path()),))
     explainer = Explainer(
         model,
         rules or None,
@@ -166,7 +166,7 @@ def _is_model(name: str) -> bool:
     return not is_picture(path)
 
 
-def _expand(names: Sequence[str]) -> list[str]:
+def expand(names: Sequence[str]) -> list[str]:
     """Folders become the images in them, in order of their names."""
     found: list[str] = []
     for name in names:
