@@ -15,15 +15,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gbp_onnx.compare import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
     from gbp_onnx.gradient import differentiate
+    from gbp_onnx.graph.saving import save
     from gbp_onnx.inspection import Inspection, inspect
     from gbp_onnx.target import build
     from gbp_onnx.types import Prediction, Preprocess
 
 __all__ = [
+    "Comparison",
     "Explainer",
     "Explanation",
     "GbpError",
@@ -33,11 +36,14 @@ __all__ = [
     "Preprocess",
     "__version__",
     "build",
+    "compare",
     "differentiate",
     "inspect",
+    "save",
 ]
 
 _HOME = {
+    "Comparison": "compare",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "GbpError": "errors",
@@ -46,8 +52,10 @@ _HOME = {
     "Prediction": "types",
     "Preprocess": "types",
     "build": "target",
+    "compare": "compare",
     "differentiate": "gradient",
     "inspect": "inspection",
+    "save": "graph.saving",
 }
 
 

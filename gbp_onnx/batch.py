@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,15 @@ class BatchResult:
 class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
-    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str) -> None:
+    def __init__(
+        self,
+        built: onnx.ModelProto,
+        rules: Sequence[str],
+        choice: Choice,
+        where: str,
+        folder: Path | None = None,
+        low_memory: bool = False,
+    ) -> None:
         self._built, self._choice, self._where = built, choice, where
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
@@ -44,7 +53,8 @@ class BatchRunner:
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         own = {o.name for o in built.graph.output} - set(outputs.values()) | {self.output}
         self._probes = with_probes(built)
-        self._session = Session(serialised(built, where), choice, where=where)
+        self._folder, self._low_memory = folder, low_memory
+        self._session = self._start(built)
         self._seeded: tuple[Session, str] | None = None
         self._forward: Session | None = None
         self._lock = threading.Lock()
@@ -66,6 +76,14 @@ class BatchRunner:
     def further_inputs(self) -> list[str]:
         """Inputs besides the image and the target."""
         return [n for n in self._session.input_types if n not in (self.image_input, self._target_input)]
+
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the output for each image; None where the file does not say."""
+        sizes = list(self._session.output_shapes.get(self.output) or ())
+        if sizes and (sizes[0] == 1 or not self._single):
+            del sizes[0]
+        return int(np.prod(sizes)) if sizes and all(isinstance(d, int) and d > 0 for d in sizes) else None
 
     def count(self, feeds: Feeds) -> int:
         """The number of images in a batch."""
@@ -170,8 +188,7 @@ class BatchRunner:
     def _forward_session(self) -> Session:
         with self._lock:
             if self._forward is None:
-                model = serialised(forward_part(self._built, self.outputs), self._where)
-                self._forward = Session(model, self._choice, where=self._where)
+                self._forward = self._start(forward_part(self._built, self.outputs))
             return self._forward
 
     def _seeded_session(self) -> tuple[Session, str]:
@@ -180,8 +197,12 @@ class BatchRunner:
                 kind = self._session.output_types[self.output]
                 elem_type = onnx.TensorProto.BFLOAT16 if kind is None else onnx.helper.np_dtype_to_tensor_dtype(kind)
                 model, name = with_seed_input(self._built, elem_type)
-                self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
+                self._seeded = (self._start(model), name)
             return self._seeded
+
+    def _start(self, model: onnx.ModelProto) -> Session:
+        data = serialised(model, self._where)
+        return Session(data, self._choice, where=self._where, folder=self._folder, low_memory=self._low_memory)
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._session.input_shapes[name]

@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "GBP409": "the preprocessing is not valid",
     "GBP410": "an option has a value that does not exist",
     "GBP411": "an output file cannot be written",
+    "GBP412": "an optional package is missing",
 }
 
 

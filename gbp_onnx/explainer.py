@@ -17,7 +17,8 @@ from gbp_onnx import bundled
 from gbp_onnx.batch import BatchResult, BatchRunner, Feeds
 from gbp_onnx.errors import InputError
 from gbp_onnx.explanation import Explanation, top_predictions
-from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
+from gbp_onnx.graph.external import bytes_outside
+from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
 from gbp_onnx.graph.precision import has_bfloat16, without_bfloat16
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
@@ -34,6 +35,8 @@ from gbp_onnx.version import package_version
 __all__ = ["Explainer"]
 
 DEFAULT_RULES = ("guided",)
+LOW_MEMORY_FROM = 1 << 30
+"""Bytes of weights on disk: beyond, a second copy of them costs more than the speed that it buys."""
 
 
 class Explainer:
@@ -44,7 +47,9 @@ class Explainer:
     (CUDA where it truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short
     form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
-    `build`; a built explainer has made its choice.
+    `build`; a built explainer has made its choice. `low_memory`: no weight has a second copy, in a layout that
+    runs faster (default: where the weights lie on disk and are larger than 1 GiB). A model file of 128 MiB or more, and
+    external data, are read by ONNX Runtime where they lie: they must stay while the explainer lives.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -64,28 +69,29 @@ class Explainer:
         wrt: str | None = None,
         explain: str = "logit",
         rectify: Iterable[str] = (),
+        low_memory: bool | None = None,
     ) -> None:
         asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
         source: ModelSource = bundled.model_path() if model is None else model
         self._rebuild: Callable[[str, str], onnx.ModelProto] | None = None
-        self.where = source_name(source)
-        built = load_model(source)
+        read = partial(read_model, source, leave=True, whole_below=0 if low_memory else None)
+        file: ModelFile = read()
+        self.where, built, self._folder = file.where, file.model, file.folder
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
         if is_explainer(built):
             _check_built({e.key: e.value for e in built.metadata_props}, options, self.where)
         else:
-            digest = source_sha256(source)
-            built = build_loaded(built, asked or tuple(RULES), **options, where=self.where, digest=digest)
-            self._rebuild = partial(_built_for, source, asked or tuple(RULES), options, digest)
+            built = build_loaded(file, asked or tuple(RULES), **options)
+            self._rebuild = partial(_built_for, read, asked or tuple(RULES), options)
         self._props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
         self._choice = choose_providers(providers)
+        self.low_memory = bytes_outside(built) > LOW_MEMORY_FROM if low_memory is None else low_memory
+        """Whether weights have no second copy."""
         self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(built)
-        if self._widened:
-            built = without_bfloat16(built)
-        self._runner = BatchRunner(built, self.rules, self._choice, self.where)
+        self._runner = self._start(built)
         self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
         self._lock = threading.Lock()
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
@@ -100,6 +106,21 @@ class Explainer:
     def image_input(self) -> str:
         """The name of the explained input."""
         return self._runner.image_input
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the explained input."""
+        return self._runner.dtype
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The class labels; None where there are none."""
+        return self._labels
+
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the explained output for each image; None where the file does not say."""
+        return self._runner.classes
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -195,8 +216,12 @@ class Explainer:
             if key not in self._others:
                 built = self._rebuild(*key)
                 props = {e.key: e.value for e in built.metadata_props}
-                self._others[key] = BatchRunner(built, self.rules, self._choice, self.where), props
+                self._others[key] = self._start(built), props
             return self._others[key]
+
+    def _start(self, built: onnx.ModelProto) -> BatchRunner:
+        runs = without_bfloat16(built) if self._widened else built
+        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self.low_memory)
 
     def _seeds(self, target: Target, feeds: Feeds) -> NDArray[Any]:
         shape = partial(self._runner.image_shape, feeds)
@@ -281,6 +306,7 @@ class Explainer:
         return {
             "model": self.where,
             "source_sha256": props["gbp.source_sha256"],
+            **({"data_sha256": json.loads(props["gbp.data_sha256"])} if "gbp.data_sha256" in props else {}),
             "output": props["gbp.output"],
             "explained_tensor": props["gbp.explained"],
             "head": props["gbp.head"] or None,
@@ -294,11 +320,10 @@ class Explainer:
 
 
 def _built_for(
-    source: ModelSource, rules: Sequence[str], options: Mapping[str, Any], digest: str, output: str, explain: str
+    read: Callable[[], ModelFile], rules: Sequence[str], options: Mapping[str, Any], output: str, explain: str
 ) -> onnx.ModelProto:
     """The source's explainer for another output, or for the output as it is."""
-    changed = {**options, "output": output, "explain": explain}
-    return build_loaded(load_model(source), rules, **changed, where=source_name(source), digest=digest)
+    return build_loaded(read(), rules, **{**options, "output": output, "explain": explain})
 
 
 def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:

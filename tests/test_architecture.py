@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gbp_onnx"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "files", "version", "bundled", "labels"), 0),
+    **dict.fromkeys(("errors", "types", "files", "metrics", "version", "bundled", "labels"), 0),
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
     **dict.fromkeys(("sweep", "gradient", "outputs", "target", "probes"), 4),
-    **dict.fromkeys(("batch", "explainer", "explanation", "inspection", "looks", "seeds", "targets"), 6),
+    **dict.fromkeys(("batch", "compare", "explainer", "explanation", "inspection", "looks", "seeds", "targets"), 6),
     "cli": 7,
     **dict.fromkeys(("__init__", "__main__"), 8),
 }
@@ -165,8 +165,8 @@ def test_third_party_modules_are_dependencies() -> None:
 
 def test_public_names() -> None:
     assert gbp_onnx.__all__ == [
-        "Explainer", "Explanation", "GbpError", "GbpWarning", "Inspection", "Prediction", "Preprocess", "__version__",
-        "build", "differentiate", "inspect",
+        "Comparison", "Explainer", "Explanation", "GbpError", "GbpWarning", "Inspection", "Prediction", "Preprocess",
+        "__version__", "build", "compare", "differentiate", "inspect", "save",
     ]  # fmt: skip
     for name in gbp_onnx.__all__:
         value = getattr(gbp_onnx, name)

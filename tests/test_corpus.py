@@ -14,6 +14,7 @@ import pytest
 import gbp_onnx
 from gbp_onnx.errors import GbpError
 from tests.corpus import CORPUS, needs_corpus
+from tests.corpus_split import EXPLAINED, expected, feeds_for, models
 
 pytestmark = [needs_corpus, pytest.mark.corpus]
 RULES = ("saliency", "deconvnet", "guided")
@@ -37,35 +38,8 @@ SEEN = {
     ("winml_squeezenet_fp16", "keras-caffe"): (178, EGYPTIAN_CAT, 207, 251, CORN, 386, 258),
 }
 
-NO_FLOAT = "GBP109"
-REFUSED = {
-    "derived_squeezenet11_imagenet_ortopt_extended.onnx": "GBP201",
-    "matlab_allmatlab_net.onnx": "GBP201",
-    "onnx_tutorials_super_resolution.onnx": "GBP104",
-    "ort_conv_qdq_external_ini.onnx": "GBP106",
-    "ort_mnist_basic.ort": "GBP102",
-    "superres_prepost_opset18.onnx": NO_FLOAT,
-}
-MODELS = sorted(p.name for p in (CORPUS / "models").glob("*")) if CORPUS.is_dir() else []
-
-
-def feeds_for(session: ort.InferenceSession) -> dict[str, Any]:
-    """Seeded random inputs of each input's shape (64 for unknown sizes), -1 for the target."""
-    rng, feeds = np.random.default_rng(0), dict[str, Any]()
-    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-    grey = {"tensor(uint8)": (0, 256, np.uint8), "tensor(int8)": (-128, 128, np.int8)}
-    for value in session.get_inputs():
-        if value.name == "target":
-            first = next(iter(feeds.values()))
-            feeds[value.name] = np.full(len(first), -1)
-        else:
-            sizes = [d if isinstance(d, int) and d > 0 else 1 if k == 0 else 64 for k, d in enumerate(value.shape)]
-            if value.type in grey:
-                low, high, kind = grey[value.type]
-                feeds[value.name] = rng.integers(low, high, sizes).astype(kind)
-            else:
-                feeds[value.name] = rng.normal(size=sizes).astype(kinds[value.type])
-    return feeds
+REFUSED = {name: verdict for name, verdict in expected().items() if verdict != EXPLAINED}
+MODELS = [path.name for path in models()]
 
 
 @pytest.mark.parametrize("name", [m for m in MODELS if m not in REFUSED])

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from gbp_onnx.cli.build import build
+from gbp_onnx.cli.compare import compare
 from gbp_onnx.cli.explain import explain
 from gbp_onnx.cli.inspect import inspect
 from gbp_onnx.cli.ops import ops
@@ -34,13 +35,14 @@ def cli() -> None:
       gbp-onnx explain model.onnx dog.jpg       your own
       gbp-onnx inspect model.onnx               what would be gated, and what stands in the way
       gbp-onnx build model.onnx -o explainer.onnx
+      gbp-onnx compare model.onnx int8.onnx photos/   do both give the same maps?
 
     \b
     Exit status: 0 done, 1 a check failed, 2 usage or bad input, 3 the model cannot be explained.
     """
 
 
-for command in (explain, build, inspect, ops):
+for command in (explain, build, inspect, compare, ops):
     cli.add_command(command)
 
 
