@@ -101,7 +101,6 @@ refuses(
     "MatMulNBits",
     "MatMulNBitsMlp",
     "MatMulNBitsQkv",
-    "QMoE",
     "QuantizeBFP",
     why=PACKED,
     domain=MICROSOFT,
