@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.view import View
+from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array
 from gbp_onnx.graph.kinds import innermost
 from gbp_onnx.graph.reader import Graph, Hint, Node, Tensor, captured_names
@@ -60,33 +61,38 @@ def bodies(node: Node) -> dict[str, Inner]:
 
 def read_graph(model: onnx.ModelProto, known: Known | None, symbols_hold: bool = False) -> Graph:
     """The model as a graph, in which types and values behind branches and loops are known as far as bodies tell."""
-    hints: list[Hint] = []
+    hints: dict[str, Hint] = {}
     graph = Graph(model, symbols_hold)
-    while learned := _learned(View(graph, known=known), {hint.name for hint in hints}):
-        hints += learned
-        graph = Graph(model, symbols_hold, hints)
+    for _ in range(_ROUNDS):
+        learned = _learned(View(graph, known=known), hints)
+        if not learned:
+            break
+        hints |= learned
+        graph = Graph(model, symbols_hold, list(hints.values()))
     return graph
 
 
-def _learned(view: View, told: set[str]) -> list[Hint]:
-    """What the first node tells that tells something new."""
-    graph = view.graph
+def _learned(view: View, told: Mapping[str, Hint]) -> dict[str, Hint]:
+    """What bodies tell beyond what is known."""
+    graph, news = view.graph, dict[str, Hint]()
     for node in view.nodes:
         if node.op not in _MADE or node.domain != "":
             continue
-        outputs = [(k, t) for k, t in enumerate(node.outputs) if t is not None and t.name not in told]
         decided = node.op == "If" and graph.constant(node.inputs[0]) is not None
-        if not decided and all(_known(graph.type_of(t)) for _, t in outputs):
+        if not decided and all(_known(graph.type_of(t)) for t in node.outputs if t is not None):
             continue
-        made = _MADE[node.op](view, node)
-        news = [
-            Hint(t.name, _without_symbols(kind), value)
-            for (k, t), (kind, value) in zip(outputs, (made[k] for k, _ in outputs), strict=True)
-            if value is not None or _known(kind) > _known(graph.type_of(t))
-        ]
-        if news:
-            return news
-    return []
+        try:
+            made = _MADE[node.op](view, node)
+        except ModelError:  # a body that cannot be read matters only if a gradient flows through it
+            continue
+        for tensor, (kind, value) in zip(node.outputs, made, strict=False):
+            if tensor is None:
+                continue
+            before = told.get(tensor.name)
+            valued = value is not None and (before is None or before.value is None)
+            if valued or _known(kind) > _known(graph.type_of(tensor)):
+                news[tensor.name] = Hint(tensor.name, _without_symbols(kind), value)
+    return news
 
 
 def _made_by_if(view: View, node: Node) -> list[_Made]:
