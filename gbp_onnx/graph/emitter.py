@@ -488,13 +488,16 @@ class Inside(Emitter):
             self._captured[id(tensor)] = seen
         return self._captured[id(tensor)]
 
-    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Body:
-        """The body that computes `outputs` from its formal `inputs` and what it captured."""
+    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], types: Sequence[onnx.TypeProto] = ()) -> Body:
+        """The body that computes `outputs` from its formal `inputs` and what it captured. `types`: of the outputs,
+        where sizes matter (ONNX Runtime's Scan wants to know ranks).
+        """
         results = [self.publish(t, f"result/{k}") for k, t in enumerate(outputs)]
         nodes, initializers = self.export(results)
-        graph = helper.make_graph(
-            nodes, "body", [self._info(t) for t in inputs], [self._info(t) for t in results], initializers
-        )
+        made = [self._info(t) for t in results]
+        for info, kind in zip(made, types, strict=False):
+            info.type.CopyFrom(kind)
+        graph = helper.make_graph(nodes, "body", [self._info(t) for t in inputs], made, initializers)
         read = names_in(graph)
         return Body(graph, {name: t for name, t in self._outer.items() if name in read})
 

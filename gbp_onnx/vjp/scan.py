@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from gbp_onnx.canonical.inner import Inner, bodies
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.fragment import place
-from gbp_onnx.graph.kinds import cotangent_type, element_type, tensor_type
+from gbp_onnx.graph.kinds import element_type, with_ranks, without_sizes
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.control import State, captured, cotangent_of, flow_of, in_places
 from gbp_onnx.vjp.recompute import forward, pulled_back
-from gbp_onnx.vjp.registry import Cotangents, vjp
+from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 from gbp_onnx.vjp.sequence import add, zeros_like
 
 
@@ -24,6 +24,8 @@ def scan(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
         node, body, [k for k, ct in enumerate(cts) if ct is not None], [k for k, w in enumerate(op.wanted) if w]
     )
     inputs, count = int(node.attrs["num_scan_inputs"]), len(flow.states)
+    if any(element_type(body.graph.type_of(body.inputs[j]))[1] for j in flow.targets):
+        raise Refusal("its body captures a sequence, and a Scan has no sequences as states")
     back = pulled_back(op, body.graph, body.view, flow.sources, flow.targets)
     read = back.reads()
     saved = [s for s in flow.states if body.inputs[s.input].name in read]
@@ -50,14 +52,15 @@ def scan(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
     seam = len(before), len(before) + len(sums)
     totals = [add(inside, total, part) for total, part in zip(sums, made[seam[0] : seam[1]], strict=True)]
     taken = [t for t in formal if t is not None]
-    reverse = inside.body([*before, *sums, *taken, *seeds], [*made[: seam[0]], *totals, *made[seam[1] :]])
+    kinds = [with_ranks(body.graph.type_of(body.inputs[j]), cotangent=True) for j in flow.targets]
+    reverse = inside.body([*before, *sums, *taken, *seeds], [*made[: seam[0]], *totals, *made[seam[1] :]], kinds)
 
     starts = [zeros_like(op, node.inputs[s.given]) if (ct := cts[s.final]) is None else ct for s in flow.carried]
     zeros = [zeros_like(op, node.inputs[flow.places[j]]) for j in flow.captured]
     results = op.attach(
         "Scan",
         [*starts, *zeros, *(tensor for tensor, _, _ in scans)],
-        [cotangent_type(body.graph.type_of(body.inputs[j])) for j in flow.targets],
+        [without_sizes(kind) for kind in kinds],
         {"body": reverse},
         attrs={
             "num_scan_inputs": len(scans),
@@ -75,13 +78,14 @@ def _scanned_again(op: Emitter, node: Node, body: Inner, states: list[State], sa
     formal = [inside.placeholder("in", body.graph.type_of(t)) for t in body.inputs[: body.formal]]
     again = forward(body.graph)
     made = place(inside, again, [*formal, *captured(body, node, again.reads(), inside.capture)])
-    step = inside.body(formal, [*made[: len(states)], *(formal[s.input] for s in saved)])
-    kept = {k: v for k, v in node.attrs.items() if k in ("num_scan_inputs", "scan_input_axes", "scan_input_directions")}
     kinds = [body.graph.type_of(body.inputs[s.input]) for s in (*states, *saved)]
-    types = [tensor_type(element_type(kind)[0]) for kind in kinds]
-    return list(
-        op.attach("Scan", node.inputs[: node.attrs["formal"]], types, {"body": step}, attrs=kept)[len(states) :]
+    step = inside.body(
+        formal, [*made[: len(states)], *(formal[s.input] for s in saved)], [with_ranks(kind) for kind in kinds]
     )
+    kept = {k: v for k, v in node.attrs.items() if k in ("num_scan_inputs", "scan_input_axes", "scan_input_directions")}
+    types = [without_sizes(kind) for kind in kinds]
+    results = op.attach("Scan", node.inputs[: node.attrs["formal"]], types, {"body": step}, attrs=kept)
+    return list(results[len(states) :])
 
 
 @dataclass(frozen=True, slots=True)
