@@ -20,7 +20,6 @@ CELLS = [
     ("LSTM", {}),
     ("LSTM", {"bidirectional": True, "num_layers": 2}),
     ("LSTM", {"bias": False, "batch_first": True}),
-    ("LSTM", {"proj_size": 3}),
     ("GRU", {}),
     ("GRU", {"bidirectional": True, "num_layers": 2, "batch_first": True}),
     ("RNN", {"nonlinearity": "relu", "bidirectional": True}),
@@ -40,19 +39,16 @@ def exported(network: Any, arguments: tuple[Any, ...], names: list[str], dynamo:
     return onnx.load_from_string(buffer.getvalue())
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize(("cell", "options"), CELLS, ids=lambda v: v if isinstance(v, str) else "-".join(v) or "plain")
 def test_recurrent_networks_of_torch(cell: str, options: dict[str, Any], dynamo: bool) -> None:
     """Every input, initial states included; two kinds of export."""
-    if "proj_size" in options and not dynamo:
-        pytest.skip("the exporter has no projections")
     torch.manual_seed(3)
     network = getattr(torch.nn, cell)(4, 5, **options).eval()
     layers = network.num_layers * (2 if network.bidirectional else 1)
     x = torch.randn(3, 2, 4) if options.get("batch_first") else torch.randn(2, 3, 4)
     batch = 3
-    hidden = torch.randn(layers, batch, options.get("proj_size") or 5)
+    hidden = torch.randn(layers, batch, 5)
     states = (hidden, torch.randn(layers, batch, 5)) if cell == "LSTM" else hidden
     given = [x, *(states if isinstance(states, tuple) else [states])]
     names = ["x", "h", "c"][: len(given)]
