@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx
 
+from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import ModelError, OperatorError
@@ -45,7 +46,7 @@ def differentiate(
     """
     where = source_name(model)
     table = overrides(rule, rectify)
-    graph = Graph(canonical_model(load_model(model), is_known))
+    graph = read_graph(canonical_model(load_model(model), is_known), is_known)
     chosen_wrt = (
         named(graph.inputs, wrt, "input", where) if wrt else _float_tensors(graph, graph.inputs, "input", where)
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.errors import Reason
 from gbp_onnx.graph.files import ModelSource, load_model, source_name
@@ -70,7 +71,7 @@ def inspect(
     if is_explainer(loaded):
         output, wrt = output or props["gbp.output"], wrt or json.loads(props["gbp.inputs"])["image"]
     preprocess = from_metadata(props)
-    graph = Graph(canonical_model(loaded, is_known))
+    graph = read_graph(canonical_model(loaded, is_known), is_known)
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
     reasons = reasons_against(scheme, families)
     said = [] if reasons else notes(scheme, tuple(RULES), families)

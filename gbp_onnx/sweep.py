@@ -14,7 +14,7 @@ from gbp_onnx.vjp import Refusal, Refused, Stop, UnknownShape, derivative_of
 from gbp_onnx.vjp.live import live_tensors
 from gbp_onnx.vjp.sequence import add
 
-__all__ = ["backpropagate", "live_tensors"]
+__all__ = ["backpropagate"]
 
 
 def backpropagate(

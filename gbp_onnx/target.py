@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from gbp_onnx.canonical.head import Head, find_head
+from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
 from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason, is_quantised
@@ -21,10 +22,12 @@ from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
-from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
-from gbp_onnx.sweep import backpropagate, live_tensors
+from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, check_rules, overrides
+from gbp_onnx.sweep import backpropagate
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
+from gbp_onnx.vjp.control import live_nodes
+from gbp_onnx.vjp.live import live_tensors
 from gbp_onnx.vjp.recurrent import cell_activations, is_rectifier
 
 __all__ = [
@@ -103,7 +106,9 @@ def build_loaded(
         raise ModelError(
             "GBP111", "this model is a built explainer already", where, "build from the model that it was made of"
         )
-    scheme = plan(Graph(canonical_model(model, is_known)), output=output, wrt=wrt, explain=explain, where=where)
+    scheme = plan(
+        read_graph(canonical_model(model, is_known), is_known), output=output, wrt=wrt, explain=explain, where=where
+    )
     try:
         return _emit(scheme, names, families, digest)
     except OperatorError as error:
@@ -136,6 +141,14 @@ class Plan:
         """Names of the tensors through which the gradient flows."""
         return live_tensors(self.view, [self.output.name], self.wrt)
 
+    def nodes(self) -> list[Node]:
+        """The nodes through which the gradient flows, those inside bodies too."""
+        return list(live_nodes(self.view, [self.output.name], self.wrt))
+
+    def rectifiers(self) -> list[Node]:
+        """Those of them that are rectifiers."""
+        return [n for n in self.nodes() if (n.domain, n.op) == RECTIFIER]
+
 
 def plan(graph: Graph, *, output: str | None, wrt: Sequence[str] | str | None, explain: str, where: str) -> Plan:
     """Choose the output, its head and the image input. Raises GBP108, GBP109, GBP110, GBP410."""
@@ -162,13 +175,12 @@ def gated(scheme: Plan) -> list[tuple[str, str]]:
     """Name and kind of the rectifiers on the way to the image: "Relu", or "RNN[Relu]" for one that is in every step of
     a cell.
     """
-    live = scheme.live()
     cells = []
-    for node in _on_the_way(scheme):
+    for node in scheme.nodes():
         kinds = dict.fromkeys(name for name, alpha, _ in cell_activations(node) if is_rectifier(name, alpha))
         if kinds:
             cells.append((node.name, f"{node.op}[{', '.join(kinds)}]"))
-    return [(r.node.name, r.kind) for name, r in scheme.view.rectifiers.items() if name in live] + cells
+    return [(n.name, n.attrs["kind"]) for n in scheme.rectifiers()] + cells
 
 
 def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
@@ -180,18 +192,7 @@ def ungated(scheme: Plan, families: Iterable[str] = ()) -> list[Node]:
             return (node.domain, node.op) not in table
         return any(not is_rectifier(n, alpha) and ("", n) not in table for n, alpha, _ in cell_activations(node))
 
-    return [node for node in _on_the_way(scheme) if is_loose(node)]
-
-
-def _on_the_way(scheme: Plan) -> list[Node]:
-    """The nodes through which the gradient flows."""
-    live = scheme.live()
-    return [
-        n
-        for n in scheme.view.nodes
-        if any(t is not None and t.name in live for t in n.inputs)
-        and any(t is not None and t.name in live for t in n.outputs)
-    ]
+    return [node for node in scheme.nodes() if is_loose(node)]
 
 
 def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[str]:

@@ -209,3 +209,99 @@ written(
     }> (a, b)""",
     t(2), t(2, 3, 2), t(2),
 )  # fmt: skip
+
+# --- sequences ----------------------------------------------------------------------------------------------------
+
+for _at in (0, 2, -1):
+    written(
+        f"SequenceAt/position {_at}, tensors of different sizes",
+        "s = SequenceConstruct(a, b, a)  p = SequenceAt(s, c)  y = Mul(p, p)",
+        t(2, 3), t(2, 3), fed(_at),
+    )  # fmt: skip
+    written(
+        f"SequenceInsert/at {_at}, all positions read",
+        """s = SequenceConstruct(a, b)  u = SequenceInsert(s, a, c)
+        y = ConcatFromSequence<axis = 0>(u)  y1 = ConcatFromSequence<axis = -1, new_axis = 1>(u)""",
+        t(2, 3), t(2, 3), fed(_at), results=("y", "y1"),
+    )  # fmt: skip
+    written(
+        f"SequenceErase/{_at}",
+        "s = SequenceConstruct(a, b, a)  u = SequenceErase(s, c)  y = ConcatFromSequence<axis = 1>(u)",
+        t(2, 3), t(2, 3), fed(_at),
+    )  # fmt: skip
+written(
+    "SequenceErase/the last",
+    """s = SequenceConstruct(a, b, a)  u = SequenceErase(s)  v = SequenceInsert(u, b)
+    y = ConcatFromSequence<axis = 1>(v)""",
+    t(2, 3), t(2, 1),
+)  # fmt: skip
+written(
+    "SequenceAt/positions of int32",
+    """s = SequenceConstruct(a, b)  p = SequenceAt(s, c)  i = SequenceInsert(s, p, c)
+    y = ConcatFromSequence<axis = 0>(i)""",
+    t(2, 3), t(1, 3), fed(1, np.int32),
+)  # fmt: skip
+written(
+    "SequenceInsert/half precision, into an empty sequence",
+    """e = SequenceEmpty<dtype = 10>()  s = SequenceInsert(e, a)  u = SequenceInsert(s, b)
+    y = ConcatFromSequence<axis = 0>(u)""",
+    t(2, 3, dtype=np.float16), t(1, 3, dtype=np.float16), tolerance=2e-3, linear=True, oracle="reference",
+)  # fmt: skip
+for _name, _form, _sizes in (
+    ("one by one", "SplitToSequence<axis = 1>(a)", ()),
+    ("one by one, the axis dropped", "SplitToSequence<axis = 1, keepdims = 0>(a)", ()),
+    ("sizes", "SplitToSequence<axis = 1>(a, c)", (fed([1, 3, 1]),)),
+    ("chunks of a size", "SplitToSequence<axis = -1>(a, c)", (fed(2),)),
+    ("sizes, keepdims means nothing", "SplitToSequence<axis = 1, keepdims = 0>(a, c)", (fed([2, 3]),)),
+):
+    written(
+        f"SplitToSequence/{_name}",
+        f"s = {_form}  k = Constant<value = int64 {{1}}>()  p = SequenceAt(s, k)  y = Mul(p, b)",
+        t(2, 5), t(), *_sizes,
+    )  # fmt: skip
+written(
+    "SequenceMap/of two sequences and a tensor",
+    """s = SplitToSequence<axis = 0>(a)  u = SplitToSequence<axis = 0>(b)
+    m, n = SequenceMap <body = f (float[1, 3] p, float[1, 3] q, float[3] w) => (float[1, 3] v, float[1, 3] z) {
+        v = Mul(p, q)  z = Mul(v, w) }> (s, u, c)
+    y = ConcatFromSequence<axis = 0>(m)  y1 = ConcatFromSequence<axis = 0>(n)""",
+    t(4, 3), t(4, 3), t(3), results=("y", "y1"),
+)  # fmt: skip
+written(
+    "Loop/over a sequence, into a sequence",
+    """k = Constant<value = bool {1}>()  s = SplitToSequence<axis = 0>(a)  n = SequenceLength(s)
+    e = SequenceEmpty<dtype = 1>()
+    u = Loop (n, k, e) <body = l (int64 i, bool go, seq(float[1, 3]) so_far) => (go_on, longer) {
+        go_on = Identity(go)  p = SequenceAt(s, i)  q = Mul(p, b)  r = Sin(q)  longer = SequenceInsert(so_far, r)
+    }>
+    y = ConcatFromSequence<axis = 0>(u)""",
+    t(4, 3), t(3),
+)  # fmt: skip
+written(
+    "Loop/a state that is a sequence, read at run time",
+    """k = Constant<value = bool {1}>()  s = SequenceConstruct(a, b)
+    u = Loop (c, k, s) <body = l (int64 i, bool go, seq(float[2]) so_far) => (go_on, longer) {
+        go_on = Identity(go)  p = SequenceAt(so_far, i)  m = Constant<value = int64 {-1}>()
+        q = SequenceAt(so_far, m)  r = Mul(p, q)  longer = SequenceInsert(so_far, r, i)
+    }>
+    y = ConcatFromSequence<axis = 0>(u)""",
+    t(2), t(2), fed(3),
+)  # fmt: skip
+for _taken in (True, False):
+    written(
+        f"If/sequences from the branches, {_taken}",
+        """s = If (c) <then_branch = t () => (u) { d = Mul(a, b)  u = SequenceConstruct(a, d) },
+                    else_branch = e () => (v) { v = SequenceConstruct(b, b) }>
+        y = ConcatFromSequence<axis = 0>(s)""",
+        t(2), t(2), flag(_taken),
+    )  # fmt: skip
+
+# --- optionals ----------------------------------------------------------------------------------------------------
+
+written("OptionalGetElement/of a tensor", "o = Optional(a)  p = OptionalGetElement(o)  y = Mul(p, p)", t(2, 3))
+written(
+    "OptionalGetElement/of a sequence",
+    """s = SequenceConstruct(a, b)  o = Optional(s)  p = OptionalGetElement(o)  h = OptionalHasElement(o)
+    q = ConcatFromSequence<axis = 0>(p)  f = Cast<to = 1>(h)  y = Mul(q, f)""",
+    t(2, 3), t(1, 3),
+)  # fmt: skip

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.view import View
+from gbp_onnx.graph.folding import Array
 from gbp_onnx.graph.kinds import innermost
-from gbp_onnx.graph.reader import Graph, Node, Tensor, captured_names
+from gbp_onnx.graph.reader import Graph, Hint, Node, Tensor, captured_names
 
-__all__ = ["Inner", "bodies", "inner_graph"]
+__all__ = ["Inner", "bodies", "inner_graph", "read_graph"]
 
 _ROUNDS = 12  # of widening what is known of a loop's state; each takes away a size, a rank at the most
 
@@ -55,6 +56,88 @@ def bodies(node: Node) -> dict[str, Inner]:
     if node.index not in view.inner:
         view.inner[node.index] = _FORMS[node.op](view, node)
     return view.inner[node.index]
+
+
+def read_graph(model: onnx.ModelProto, known: Known | None, symbols_hold: bool = False) -> Graph:
+    """The model as a graph, in which types and values behind branches and loops are known as far as bodies tell."""
+    hints: list[Hint] = []
+    graph = Graph(model, symbols_hold)
+    while learned := _learned(View(graph, known=known), {hint.name for hint in hints}):
+        hints += learned
+        graph = Graph(model, symbols_hold, hints)
+    return graph
+
+
+def _learned(view: View, told: set[str]) -> list[Hint]:
+    """What the first node tells that tells something new."""
+    graph = view.graph
+    for node in view.nodes:
+        if node.op not in _MADE or node.domain != "":
+            continue
+        outputs = [(k, t) for k, t in enumerate(node.outputs) if t is not None and t.name not in told]
+        decided = node.op == "If" and graph.constant(node.inputs[0]) is not None
+        if not decided and all(_known(graph.type_of(t)) for _, t in outputs):
+            continue
+        made = _MADE[node.op](view, node)
+        news = [
+            Hint(t.name, _without_symbols(kind), value)
+            for (k, t), (kind, value) in zip(outputs, (made[k] for k, _ in outputs), strict=True)
+            if value is not None or _known(kind) > _known(graph.type_of(t))
+        ]
+        if news:
+            return news
+    return []
+
+
+def _made_by_if(view: View, node: Node) -> list[_Made]:
+    """What the branch makes that is taken; what holds in both, where that is not known."""
+    inner, decided = bodies(node), view.graph.constant(node.inputs[0])
+    if decided is not None:
+        branch = inner["then_branch" if decided.all() else "else_branch"].graph
+        return [(branch.type_of(t), branch.constant(t)) for t in branch.outputs]
+    then, other = ([b.graph.type_of(t) for t in b.outputs] for b in (inner["then_branch"], inner["else_branch"]))
+    return [(_wider(a, b), None) for a, b in zip(then, other, strict=True)]
+
+
+def _made_by_loop(view: View, node: Node) -> list[_Made]:
+    """The states' types, and those of what is stacked along a new axis."""
+    body = bodies(node)["body"]
+    stacks = (_stacked(body.graph.type_of(t)) for t in body.outputs[1 + len(body.states) :])
+    return [(kind, None) for kind in (*body.states, *stacks)]
+
+
+_Made = tuple[onnx.TypeProto, Array | None]  # of a node's output: its type, and its value where the file tells it
+_MADE: Mapping[str, Callable[[View, Node], list[_Made]]] = {"If": _made_by_if, "Loop": _made_by_loop}
+
+
+def _known(kind: onnx.TypeProto) -> int:
+    """How much a type tells: 0 where not even the rank is known, else 1 and the number of sizes."""
+    numbers = innermost(kind)
+    if numbers is None or not numbers.HasField("shape"):
+        return 0
+    return 1 + len([d for d in numbers.shape.dim if d.HasField("dim_value")])
+
+
+def _without_symbols(kind: onnx.TypeProto) -> onnx.TypeProto:
+    """The type, of known sizes only: a symbol that inference made in a body may be another one outside."""
+    made = onnx.TypeProto()
+    made.CopyFrom(kind)
+    numbers = innermost(made)
+    for dim in () if numbers is None else numbers.shape.dim:
+        if dim.dim_param:
+            dim.Clear()
+    return made
+
+
+def _stacked(kind: onnx.TypeProto) -> onnx.TypeProto:
+    made = onnx.TypeProto()
+    made.CopyFrom(kind)
+    if made.tensor_type.HasField("shape"):
+        sizes = list(made.tensor_type.shape.dim)
+        del made.tensor_type.shape.dim[:]
+        made.tensor_type.shape.dim.add()
+        made.tensor_type.shape.dim.extend(sizes)
+    return made
 
 
 def _if(view: View, node: Node) -> dict[str, Inner]:
@@ -128,7 +211,7 @@ def inner_graph(
     model.graph.initializer.extend(constants)
     for index, inner in enumerate(model.graph.node):
         inner.name = inner.name or f"{label}/{inner.op_type}_{index}"
-    read = Graph(model if known is None else expand_bodies(model, known), symbols_hold=True)
+    read = read_graph(model if known is None else expand_bodies(model, known), known, symbols_hold=True)
     return read, View(read, known=known)
 
 

@@ -20,6 +20,21 @@ class Body:
     proto: onnx.GraphProto
     captures: Mapping[str, Tensor]
 
+    def captured_values(self) -> list[Tensor]:
+        """The captured tensors of which more than the shape is read."""
+        read = _values_read(self.proto)
+        return [tensor for name, tensor in self.captures.items() if name in read]
+
+
+def _values_read(graph: onnx.GraphProto) -> set[str]:
+    read = {output.name for output in graph.output}
+    for node in graph.node:
+        if node.op_type not in ("Shape", "Size"):
+            read.update(node.input)
+        for inner in bodies_of(node):
+            read |= _values_read(inner)
+    return read
+
 
 def renamed(graph: onnx.GraphProto, captures: Mapping[str, str], fresh: Callable[[str], str]) -> onnx.GraphProto:
     """A copy in which what it captures is called as in `captures`, and all that it makes has a `fresh` name.

@@ -32,7 +32,8 @@ left out.
 _FOLD_LIMIT = 1 << 16
 _COPY_LIMIT = 256  # constants up to so many elements are copied into a body, so that they are known there
 _INT64, _BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
-_FIXED_TYPES = {"Shape": _INT64, "Size": _INT64, "ArgMax": _INT64, "ArgMin": _INT64, "NonZero": _INT64} | dict.fromkeys(
+_COUNTS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "SequenceLength")
+_FIXED_TYPES = dict.fromkeys(_COUNTS, _INT64) | dict.fromkeys(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"), _BOOL
 )
 _TYPE_FROM_INPUT = {"Where": 1, "OneHot": 2}
@@ -221,7 +222,8 @@ class Emitter:
                 elif id(tensor) not in self._own and not tensor.is_empty():
                     names.add(tensor.name)
             elif node.op not in ("Shape", "Size"):
-                pending.extend(node.read())
+                pending.extend(node.inputs)
+                pending.extend(t for body in node.bodies.values() for t in body.captured_values())
         return names
 
     def unique(self, name: str) -> str:
@@ -415,13 +417,16 @@ class Inside(Emitter):
             self._captured[id(tensor)] = seen
         return self._captured[id(tensor)]
 
-    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Body:
-        """The body that computes `outputs` from its formal `inputs` and what it captured."""
+    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], types: Sequence[onnx.TypeProto] = ()) -> Body:
+        """The body that computes `outputs` from its formal `inputs` and what it captured. `types`: of the outputs,
+        where sizes matter (ONNX Runtime's Scan wants to know ranks).
+        """
         results = [self.publish(t, f"result/{k}") for k, t in enumerate(outputs)]
         nodes, initializers = self.export(results)
-        graph = helper.make_graph(
-            nodes, "body", [self._info(t) for t in inputs], [self._info(t) for t in results], initializers
-        )
+        made = [self._info(t) for t in results]
+        for info, kind in zip(made, types, strict=False):
+            info.type.CopyFrom(kind)
+        graph = helper.make_graph(nodes, "body", [self._info(t) for t in inputs], made, initializers)
         read = names_in(graph)
         return Body(graph, {name: t for name, t in self._outer.items() if name in read})
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.graph.shapes import slice_positions
 
-__all__ = ["Array", "evaluate"]
+__all__ = ["Array", "evaluate", "split"]
 
 Array = NDArray[Any]
 
@@ -25,6 +25,22 @@ def evaluate(op: str, inputs: Sequence[Array | None], attrs: Mapping[str, Any]) 
         return np.asarray(rule(inputs, attrs))
     except (IndexError, TypeError, ValueError, ZeroDivisionError):
         return None  # malformed: ONNX Runtime will say what is wrong with it
+
+
+def split(inputs: Sequence[Array | None], attrs: Mapping[str, Any], count: int) -> list[Array] | None:
+    """The outputs of a Split on known inputs; None where it is malformed."""
+    data, axis = _need(inputs[0]), int(attrs.get("axis", 0))
+    try:
+        if len(inputs) > 1 and inputs[1] is not None:
+            sizes = inputs[1].tolist()
+        else:
+            size = -(-data.shape[axis] // count)
+            sizes = [min(size, data.shape[axis] - k * size) for k in range(count)]
+        if len(sizes) != count or min(sizes) < 0 or sum(sizes) != data.shape[axis]:
+            return None
+        return [np.asarray(piece) for piece in np.split(data, np.cumsum(sizes)[:-1].tolist(), axis)]
+    except (IndexError, ValueError):
+        return None
 
 
 def _divide(x: Array, y: Array) -> Array:

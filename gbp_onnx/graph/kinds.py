@@ -14,6 +14,7 @@ __all__ = [
     "scalar_type",
     "sequence_type",
     "tensor_type",
+    "with_ranks",
     "without_sizes",
 ]
 
@@ -64,6 +65,17 @@ def cotangent_type(kind: onnx.TypeProto) -> onnx.TypeProto:
     number, sequence = element_type(kind)
     number = number if number in FLOAT_TYPES else onnx.TensorProto.FLOAT
     return sequence_type(number) if sequence else tensor_type(number)
+
+
+def with_ranks(kind: onnx.TypeProto, cotangent: bool = False) -> onnx.TypeProto:
+    """A tensor type, or that of its cotangent, of the same rank and the sizes that are numbers."""
+    made = cotangent_type(kind) if cotangent else without_sizes(kind)
+    if kind.tensor_type.HasField("shape"):
+        made.tensor_type.shape.CopyFrom(kind.tensor_type.shape)
+        for dim in made.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.Clear()
+    return made
 
 
 def without_sizes(kind: onnx.TypeProto) -> onnx.TypeProto:

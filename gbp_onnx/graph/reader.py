@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.folding import Array, evaluate
+from gbp_onnx.graph.folding import Array, evaluate, split
 from gbp_onnx.graph.kinds import FLOAT_TYPES
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
@@ -25,6 +26,7 @@ __all__ = [
     "STANDARD_DOMAINS",
     "Dim",
     "Graph",
+    "Hint",
     "Node",
     "Shape",
     "Tensor",
@@ -93,17 +95,28 @@ class Node:
         return f"<{self.domain}{'::' if self.domain else ''}{self.op} {self.name!r}>"
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What is known of a tensor from elsewhere: its type, and perhaps its value."""
+
+    name: str
+    kind: onnx.TypeProto
+    value: Array | None = None
+
+
 class Graph:
     """A model, indexed. Reads; changes nothing (the emitter appends to a copy)."""
 
-    def __init__(self, model: onnx.ModelProto, symbols_hold: bool = False) -> None:
-        """`symbols_hold`: equal symbols are surely equal sizes, as they come from inference and not from a file."""
+    def __init__(self, model: onnx.ModelProto, symbols_hold: bool = False, hints: Sequence[Hint] = ()) -> None:
+        """`symbols_hold`: equal symbols are surely equal sizes, as they come from inference and not from a file.
+        `hints`: what holds of tensors that inference may know less of.
+        """
         self.model = model
         self.opset = opset_of(model)
         self._initializers = {t.name: t for t in model.graph.initializer}
-        self._constants: dict[str, Array | None] = {}
+        self._constants: dict[str, Array | None] = {h.name: h.value for h in hints if h.value is not None}
         try:
-            skeleton = skeleton_with_shapes(model, symbols_hold)
+            skeleton = skeleton_with_shapes(model, symbols_hold, hints)
             self._surgeon = gs.import_onnx(skeleton)
         except Exception as error:  # graphsurgeon raises many kinds for malformed graphs
             raise ModelError("GBP103", f"the graph cannot be read ({error})") from error
@@ -210,7 +223,7 @@ class Graph:
         if initializer is not None:
             return _array(initializer)
         node = self.producer(tensor)
-        if node is None or node.domain not in STANDARD_DOMAINS or len(node.outputs) != 1:
+        if node is None or node.domain not in STANDARD_DOMAINS or (len(node.outputs) != 1 and node.op != "Split"):
             return None
         if node.op == "Constant":
             return _constant_node(node)
@@ -231,6 +244,10 @@ class Graph:
         values = [self.constant(t) for t in node.inputs]
         if any(v is None and t is not None for v, t in zip(values, node.inputs, strict=True)):
             return None
+        if node.op == "Split":
+            pieces = split(values, node.attrs, len(node.outputs))
+            place = next(k for k, t in enumerate(node.outputs) if t is not None and t.name == tensor.name)
+            return None if pieces is None else pieces[place]
         return evaluate(node.op, values, node.attrs)
 
 
@@ -320,7 +337,9 @@ def _constant_node(node: Node) -> Array | None:
     return None
 
 
-def skeleton_with_shapes(model: onnx.ModelProto, symbols_hold: bool = False) -> onnx.ModelProto:
+def skeleton_with_shapes(
+    model: onnx.ModelProto, symbols_hold: bool = False, hints: Sequence[Hint] = ()
+) -> onnx.ModelProto:
     """A light copy for graphsurgeon: large weights without data, shapes inferred afresh.
 
     Sizes are taken from the inputs alone: what exporters declare for inner tensors and outputs may be stale, and only
@@ -352,6 +371,12 @@ def skeleton_with_shapes(model: onnx.ModelProto, symbols_hold: bool = False) -> 
             value.type.tensor_type.ClearField("shape")
     custom = {name for node in source.node if node.domain not in STANDARD_DOMAINS for name in node.output}
     graph.value_info.extend(v for v in source.value_info if v.name in custom)
+    outputs = {value.name for value in graph.output}
+    for hint in hints:
+        if hint.name not in outputs:
+            graph.value_info.append(onnx.helper.make_value_info(hint.name, hint.kind))
+    for value in graph.output:
+        value.type.CopyFrom(next((hint.kind for hint in hints if hint.name == value.name), value.type))
     inferred = _infer(skeleton)
     ranks = _declared_ranks(source, inferred)
     if ranks:

@@ -21,7 +21,9 @@
     patches         Col2Im, DeformConv
     fourier         DFT, STFT
     classical       ai.onnx.ml: Scaler, Normalizer, LinearClassifier...
-    control         If, Loop, Scan
+    control         If, and what loops share
+    loop            Loop
+    scan            Scan
     recurrent       LSTM, GRU, RNN
     sequence        SequenceAt, SplitToSequence, Optional...
     microsoft_*     operators of ONNX Runtime's own domain, com.microsoft
@@ -43,6 +45,7 @@ from gbp_onnx.vjp import (
     indexing,
     layout,
     linear,
+    loop,
     loss,
     microsoft,
     microsoft_spatial,
@@ -54,6 +57,7 @@ from gbp_onnx.vjp import (
     resize,
     roi,
     sampling,
+    scan,
     scatter,
     sequence,
     stops,
@@ -92,6 +96,7 @@ __all__ = [
     "is_known",
     "layout",
     "linear",
+    "loop",
     "loss",
     "microsoft",
     "microsoft_spatial",
@@ -103,6 +108,7 @@ __all__ = [
     "resize",
     "roi",
     "sampling",
+    "scan",
     "scatter",
     "sequence",
     "stops",

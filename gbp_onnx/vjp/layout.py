@@ -66,7 +66,7 @@ def space_to_depth(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("Concat", since=4)
 def concat(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct, cut at the seams"""
-    axis = node.attrs["axis"] % rank_of(op, node.outputs[0])
+    axis = node.attrs["axis"]
     if len(node.inputs) == 1:
         return (ct,)
     sizes = op.Concat(*(op.dim(x, axis) for x in node.inputs), axis=0)
