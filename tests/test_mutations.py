@@ -13,6 +13,7 @@ import pytest
 
 import tests.test_lift as lift_tests
 import tests.test_quantised as quantised_tests
+import tests.test_recurrent as recurrent_tests
 import tests.test_rules as rule_tests
 import tests.test_vjp as vjp_tests
 import tests.vjp_cases_scalar  # noqa: F401 - adds its cases to the table
@@ -25,13 +26,16 @@ from gbp_onnx.vjp import (
     GBP_DOMAIN,
     activation,
     careful,
+    classical,
     conv,
     elementwise,
+    fourier,
     indexing,
     layout,
     normalization,
     pool,
     qlinear,
+    recurrent,
     registry,
     resize,
     windows,
@@ -509,6 +513,77 @@ def scales_found_while_running_are_read(patch: Patch) -> None:
 @fails(lambda: DEPLOYED("qdq_u8"))
 def indices_are_taken_from_the_quantised_pool(patch: Patch) -> None:
     patch.setattr(pool, "_is_quantised", lambda op, x: False)
+
+
+# --- cells, Fourier transforms, models of scikit-learn ---------------------------------------------------------------
+
+
+@fails(case("LSTM/reverse"))
+def time_runs_forward_in_reverse(patch: Patch) -> None:
+    keep = recurrent._direction
+    patch.setattr(
+        recurrent, "_direction", lambda line, node, given, chosen, backwards: keep(line, node, given, chosen, False)
+    )
+
+
+@fails(case("RNN/forward, lengths"))
+def sequences_never_end(patch: Patch) -> None:
+    keep = recurrent._running
+
+    def always(line: Any, given: Any) -> Any:
+        runs = keep(line, given)
+        return line.Or(runs, line.Not(runs))
+
+    patch.setattr(recurrent, "_running", always)
+
+
+@fails(case("GRU/forward, linear_before_reset"))
+def the_reset_comes_before_the_product(patch: Patch) -> None:
+    keep = recurrent.gru_step
+    patch.setitem(
+        recurrent.STEPS, "GRU", lambda line, cell, *rest: keep(line, dataclasses.replace(cell, attrs={}), *rest)
+    )
+
+
+@fails(case("GRU/forward, clip"))
+def a_cell_is_not_clipped(patch: Patch) -> None:
+    patch.setattr(recurrent.Cell, "clipped", lambda self, line, x: x)
+
+
+@fails(case("LSTM/alphas go to those that take one"))
+def alphas_are_not_read(patch: Patch) -> None:
+    keep = recurrent._activation
+    patch.setattr(recurrent, "_activation", lambda name, _, beta: keep(name, recurrent._ALPHA.get(name), beta))
+
+
+@fails(lambda: recurrent_tests.test_a_cells_relu_is_gated_in_every_step("guided"))
+def cells_know_no_rule(patch: Patch) -> None:
+    patch.setattr(sweep, "partial", lambda f, rules: lambda *arguments: f(*arguments, rules={}))
+
+
+@fails(case("DFT/complex, opset 17"))
+def a_transform_goes_back_in_its_own_direction(patch: Patch) -> None:
+    emitted(patch, "DFT", lambda inputs, attrs: (inputs, {**attrs, "inverse": 1 - attrs.get("inverse", 0)}))
+
+
+@fails(case("DFT/inverse one-sided, None points"))
+def every_bin_counts_once(patch: Patch) -> None:
+    patch.setattr(fourier, "_twins", lambda op, points, size, along, ct: op.constant(1.0, op.elem_type(ct)))
+
+
+@fails(case("STFT/real, one-sided, window"))
+def an_absent_bin_is_not_filled_up(patch: Patch) -> None:
+    patch.setattr(fourier._Axis, "resized", lambda self, op, tensor, size: tensor)
+
+
+@fails(case("Pad/differentiated value"))
+def a_padding_value_gets_all_of_the_cotangent(patch: Patch) -> None:
+    patch.setattr(layout, "_sum_of_padding", lambda op, ct, x, pads, fill: op.ReduceSum(ct, axes=[0, 1], keepdims=0))
+
+
+@fails(case("LinearClassifier/SOFTMAX"))
+def a_linear_models_softmax_is_left_out(patch: Patch) -> None:
+    patch.setattr(classical, "_before_transform", lambda op, node, ct, y: ct)
 
 
 # --- old opsets ---------------------------------------------------------------------------------------------------

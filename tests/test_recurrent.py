@@ -97,6 +97,8 @@ def test_recurrent_fuzz(data: st.DataObject) -> None:
         more["linear_before_reset"] = data.draw(st.integers(0, 1))
     if data.draw(st.booleans()):
         more["clip"] = 0.6
+    # Leaky gates make a state of 1e-4, of which Elu, exp(x) - 1, keeps four digits in float32.
+    more["tolerance"] = 3e-5 if "Elu" in more.get("activations", ()) else 4e-6
     present = "".join(letter for letter in "BhcP" if data.draw(st.booleans()))
     opset = data.draw(st.sampled_from([8, 14, 17, 18, 22]))
     outputs = data.draw(st.integers(1, 3 if op == "LSTM" else 2))

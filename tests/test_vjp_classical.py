@@ -57,6 +57,14 @@ def test_a_probit_is_refused(op: str) -> None:
         gbp_onnx.differentiate(model([node], [1, 2]), outputs=["y"])
 
 
+def test_a_model_of_this_domain_alone() -> None:
+    source = model([helper.make_node("Scaler", ["x"], ["y"], domain=ML, offset=[1.0], scale=[2.0])], [1, 2])
+    del source.opset_import[0]
+    built = gbp_onnx.differentiate(source)
+    feeds = {"x": np.ones((1, 2), np.float32), "y_seed": np.ones((1, 2), np.float32)}
+    np.testing.assert_array_equal(session(built).run(["x_grad"], feeds)[0], [[2, 2]])
+
+
 def test_a_network_with_a_classifier_of_scikit_learn_behind_it() -> None:
     """Global pooling, a scaler and a softmax regression: the explained score is the class' own."""
     random = np.random.RandomState(0)

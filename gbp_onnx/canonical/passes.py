@@ -12,10 +12,11 @@ from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.lift import lift_opset
 from gbp_onnx.canonical.signedness import unsigned_activations
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names
+from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names, opset_of
 
 __all__ = ["canonical_model"]
 
+DEFAULT_OPSET = 17  # for a model that names none
 DEFAULT_IR = 10  # node metadata needs it, and onnxruntime reads it since 1.18
 
 
@@ -69,6 +70,13 @@ def drop_initializer_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     if len(kept) < len(model.graph.input):
         del model.graph.input[:]
         model.graph.input.extend(kept)
+    return model
+
+
+def import_standard_operators(model: onnx.ModelProto) -> onnx.ModelProto:
+    """imports ai.onnx.ml alone  =>  imports the standard operators too, of which derivatives are made."""
+    if opset_of(model) == 0:
+        model.opset_import.add(domain="", version=DEFAULT_OPSET)
     return model
 
 
@@ -136,6 +144,7 @@ _MIN_IR_OF_TYPE = {
 
 PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     inline_functions,  # first: the other passes look at one flat graph
+    import_standard_operators,  # after what functions import
     check_tensors,
     sort_nodes,  # before all that looks at constants or shapes
     drop_initializer_inputs,  # before the lift: which reads weights as constants

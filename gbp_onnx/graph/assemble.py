@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.reader import STANDARD_DOMAINS, Graph, Shape, Tensor
+from gbp_onnx.graph.reader import Graph, Shape, Tensor
 
 __all__ = ["append", "correct_shape", "set_metadata", "value_info"]
 
@@ -39,8 +39,6 @@ def append(
     for tensor, info in outputs:
         info.name = tensor.name
         model.graph.output.append(info)
-    if not any(o.domain in STANDARD_DOMAINS for o in model.opset_import):
-        model.opset_import.add(domain="", version=graph.opset)
     return model
 
 

@@ -11,12 +11,13 @@ from gbp_onnx.vjp.common import as_real, masked, rank_of, reshape_like, unbroadc
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
-@vjp("BatchNormalization", since=9)
-def batch_normalization(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+@vjp("BatchNormalization", since=9, outputs="all")
+def batch_normalization(op: Emitter, node: Node, cts: tuple[Tensor | None, ...]) -> Cotangents:
     """x: ct * scale / d, d = sqrt(var + epsilon);  scale: sum of ct * (x - mean) / d;  bias: sum of ct;
     mean: -scale / d * sum of ct;  var: -scale / (2 * d^3) * sum of ct * (x - mean)
     """
-    if node.attrs.get("training_mode", 0) or len([t for t in node.outputs if t is not None]) > 1:
+    ct = cts[0]
+    if ct is None or node.attrs.get("training_mode", 0) or len([t for t in node.outputs if t is not None]) > 1:
         raise Refusal("it runs in training mode (its statistics depend on the batch); export the model with eval()")
     x, scale, bias, mean, var = node.inputs
     rank = rank_of(op, x)
