@@ -143,7 +143,6 @@ REFUSED: list[Any] = [
         "training mode",
     ),
     ("Dropout", [t(2, 3), fixed(0.5), fixed(True, np.bool_)], {}, 17, 1, "training mode"),
-    ("Dropout", [t(2, 3), fixed(0.5), fed(False, np.bool_)], {}, 17, 1, "training mode"),
     ("Pad", [t(2, 3), ints(1, 1, 1, 1), t()], {}, 17, 1, "depends on the input"),
     (
         "AveragePool",
