@@ -86,3 +86,27 @@ def _canonical(source: onnx.ModelProto) -> onnx.ModelProto:
     from gbp_onnx.canonical.passes import canonical_model
 
     return canonical_model(source)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_swish_is_written_out(alpha: float) -> None:
+    built = gbp_onnx.differentiate(model("Swish", [("x", 1, [3])], 1, alpha=alpha))
+    x = np.array([-1, 0.5, 2], np.float32)
+    y, g = session(built).run(["y", "x_grad"], {"x": x, "y_seed": np.ones(3, "f4")})
+    s = 1 / (1 + np.exp(-alpha * x))
+    np.testing.assert_allclose(y, x * s, rtol=1e-6)
+    np.testing.assert_allclose(g, s + alpha * x * s * (1 - s), rtol=1e-5)
+
+
+def test_half_floats_of_a_new_type_go_through_float32() -> None:
+    source = model("Compress", [("x", TensorProto.BFLOAT16, [4]), ("k", TensorProto.BOOL, [4])], TensorProto.BFLOAT16)
+    head = helper.make_node("Cast", ["y"], ["z"], to=1)
+    tail = helper.make_node("Cast", ["w"], ["x"], to=TensorProto.BFLOAT16)
+    nodes = [tail, *source.graph.node, head]
+    given = [helper.make_tensor_value_info("w", 1, [4]), source.graph.input[1]]
+    graph = helper.make_graph(nodes, "g", given, [helper.make_tensor_value_info("z", 1, None)])
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 28)], ir_version=10)
+    feeds = {"w": np.arange(4, dtype="f4"), "k": np.array([True, False, True, True]), "z_seed": np.ones(3, "f4")}
+    z, g = session(gbp_onnx.differentiate(whole)).run(["z", "w_grad"], feeds)
+    assert z.tolist() == [0, 2, 3]
+    assert g.tolist() == [1, 0, 1, 1]

@@ -7,7 +7,7 @@ model with an operator that has no exact counterpart stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -28,7 +28,7 @@ _MORE_TYPES = frozenset(
 """Defined anew in opset 27 or 28, with other types and the same meaning."""
 
 _Types = Mapping[str, onnx.TypeProto]
-_Nodes = list[onnx.NodeProto]
+_Nodes: TypeAlias = list[onnx.NodeProto]
 
 
 def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,12 +58,42 @@ def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _lowered(node: onnx.NodeProto, opset: int, types: _Types) -> _Nodes | None:
+    if node.domain in STANDARD_DOMAINS and node.op_type == "Swish":
+        return _swish(node, types)
     if node.domain not in STANDARD_DOMAINS or _since(node.op_type, opset) == _since(node.op_type, NEWEST_RUN):
         return [node]
     if node.op_type in _MORE_TYPES:
-        return [node]
+        return _with_old_types(node, types)
     rewrite = _REWRITES.get(node.op_type)
     return None if rewrite is None else rewrite(node, types)
+
+
+def _with_old_types(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
+    """The node where its types are old enough; half floats that are not go through float32."""
+    schema = onnx.defs.get_schema(node.op_type, NEWEST_RUN, "")
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    wide, before, after = _copy(node), _Nodes(), _Nodes()
+    for first, names, formal in (
+        (True, wide.input, list(schema.inputs)),
+        (False, wide.output, list(schema.outputs)),
+    ):
+        for place, name in enumerate(names):
+            kind, text = _kind(types, name), formal[min(place, len(formal) - 1)].type_str
+            if not name or kind == 0 or _text(kind) in allowed.get(text, {text}):
+                continue
+            if kind not in _HALF:
+                return None
+            detour = f"{node.output[0]}/{'to' if first else 'from'}/{place}"
+            names[place] = detour
+            if first:
+                before.append(helper.make_node("Cast", [name], [detour], to=TensorProto.FLOAT))
+            else:
+                after.append(helper.make_node("Cast", [detour], [name], to=kind))
+    return [*before, wide, *after] if before or after else [node]
+
+
+def _text(kind: int) -> str:
+    return f"tensor({TensorProto.DataType.Name(kind).lower()})"
 
 
 def _mod(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
@@ -80,6 +110,23 @@ def _mod(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
         helper.make_node("Mul", [f"{y}/whole", b], [f"{y}/multiple"]),
         helper.make_node("Sub", [a, f"{y}/multiple"], [y], name=node.name),
     ]
+
+
+def _swish(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
+    """Swish, which ONNX Runtime knows in opset 24 alone  =>  x * Sigmoid(alpha * x)"""
+    x, y, kind = node.input[0], node.output[0], _kind(types, node.input[0])
+    if kind == 0:
+        return None
+    alpha, before, inner = float(_attribute(node, "alpha", 1.0)), _Nodes(), x
+    if alpha != 1:
+        given = helper.make_tensor("alpha", kind, [], [alpha])
+        inner = f"{y}/inner"
+        before = [
+            helper.make_node("Constant", [], [f"{y}/alpha"], value=given),
+            helper.make_node("Mul", [x, f"{y}/alpha"], [inner]),
+        ]
+    gate = helper.make_node("Sigmoid", [inner], [f"{y}/gate"])
+    return [*before, gate, helper.make_node("Mul", [x, f"{y}/gate"], [y], name=node.name)]
 
 
 def _range(node: onnx.NodeProto, types: _Types) -> _Nodes | None:

@@ -11,16 +11,7 @@ from tests.grids.draw import Draw, Given, Random, spread
 __all__ = ["broadcasting", "einsum", "normalizing", "products", "reductions"]
 
 _REDUCTIONS = [
-    "ReduceSum",
-    "ReduceMean",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceSumSquare",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
+    f"Reduce{kind}" for kind in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
 ]
 _EINSUMS = (
     "ij->ji",
@@ -145,7 +136,7 @@ def normalizing(random: Random) -> Draw:
         axes = sorted(random.permutation(rank)[: random.randint(1, rank + 1)].tolist())
         return Draw(op, [x], {"axes": axes}, 13, free=free)
     if op in ("LayerNormalization", "RMSNormalization"):
-        tail = shape[axis:] if axis < 0 else shape[axis:]
+        tail = shape[axis:]
         given: list[Given | None] = [x, Given(spread(random, tail), wrt=True)]
         if op == "LayerNormalization" and random.rand() < 0.6:
             given.append(Given(spread(random, tail), wrt=True))
