@@ -33,6 +33,7 @@ lint: $(VENV)/.lint  ## Check style, formatting and types
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure speed
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.building
 
 .PHONY: oracle
 oracle: $(ORACLE)/.installed  ## Compare with an independent evaluation in torch (installs torch)
@@ -42,6 +43,10 @@ oracle: $(ORACLE)/.installed  ## Compare with an independent evaluation in torch
 .PHONY: conformance
 conformance: $(VENV)/.test  ## Differentiate the operator tests that the onnx package ships; write docs/conformance.md
 	$(BIN)/python -m tests.conformance --write
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test  ## Differentiate 400 random configurations of each operator family
+	$(BIN)/python -m tests.grids
 
 .PHONY: docs
 docs: $(VENV)/.installed  ## Write docs/operators.md anew from the derivative table

@@ -15,10 +15,10 @@ from tests.grids.run import describe, run
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_configurations(family: str) -> None:
-    found = list(run(FAMILIES[family], 15, seed=99))
+    found = list(run(FAMILIES[family], 8, seed=99))
     bad = [f"{describe(d)}: {v.kind} {v.why}" for _, d, v in found if v.kind not in ("right", "unusable")]
     assert not bad, "\n".join(bad)
-    assert sum(v.kind == "right" for _, _, v in found) == 15
+    assert sum(v.kind == "right" for _, _, v in found) == 8
 
 
 def x(*shape: int) -> Given:

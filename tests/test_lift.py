@@ -97,6 +97,7 @@ EXACT: list[tuple[str, int, tuple[Any, ...], dict[str, Any]]] = [
         for m in ("nearest", "linear")
     ),
     ("Resize", 10, (IMAGE, _f(1, 1, 0.6, 1.7)), {"mode": "linear"}),
+    ("Resize", 10, (IMAGE, _f(1, 1, 0.5, 2)), {"mode": "nearest"}),
     ("Clip", 6 + 1, (IMAGE,), {"min": -0.5, "max": 0.7}),
     ("Clip", 7, (IMAGE,), {"min": 0.0}),
     ("Clip", 10, (IMAGE,), {"max": 0.7}),
@@ -272,8 +273,6 @@ _NO_DERIVATIVE = {"ScatterElements", "Scatter", "RoiAlign"}
 
 
 REFUSED: list[tuple[str, int, tuple[Any, ...], dict[str, Any], str]] = [
-    ("Resize", 10, (IMAGE, _f(1, 1, 0.5, 2)), {"mode": "nearest"}, "enlarges one axis and shrinks another"),
-    ("Resize", 10, (IMAGE, (4,)), {"mode": "nearest"}, "known only at run time"),
     ("BatchNormalization", 7, (IMAGE, *_C), {"spatial": 0}, "spatial=0"),
     ("Dropout", 10, (IMAGE,), {"outputs": 2}, "its mask is read"),
 ]

@@ -148,7 +148,6 @@ REFUSED: list[Any] = [
         "training mode",
     ),
     ("Dropout", [t(2, 3), fixed(0.5), fixed(True, np.bool_)], {}, 17, 1, "training mode"),
-    ("Dropout", [t(2, 3), fixed(0.5), fed(False, np.bool_)], {}, 17, 1, "training mode"),
     (
         "AveragePool",
         [t(1, 1, 7)],

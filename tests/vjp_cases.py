@@ -187,6 +187,8 @@ for _op in ("Softmax", "LogSoftmax"):
 case("inference", "Dropout", t(2, 5))
 case("ratio given", "Dropout", t(2, 5), fixed(0.4))
 case("training_mode false", "Dropout", t(2, 5), fixed(0.4), fixed(False, np.bool_))
+case("training_mode fed, false", "Dropout", t(2, 5), fixed(0.4), fed(False, np.bool_))
+case("training that drops nothing", "Dropout", t(2, 5), fixed(0.0), fed(True, np.bool_))
 case("opset 10", "Dropout", t(2, 5), opset=10, attrs={"ratio": 0.4})
 
 # --- matrix products ----------------------------------------------------------------------------------------------

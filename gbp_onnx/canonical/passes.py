@@ -10,6 +10,7 @@ import onnx.inliner
 
 from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.lift import lift_opset
+from gbp_onnx.canonical.lower import lower_opset
 from gbp_onnx.canonical.signedness import unsigned_activations
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, captured_names, opset_of
@@ -26,7 +27,9 @@ def canonical_model(model: onnx.ModelProto, known: Known | None = None) -> onnx.
     """
     for step in PASSES:
         model = step(model)
-    return model if known is None else expand_bodies(model, known)  # last: bodies are written for the opset it has now
+    if known is not None:
+        model = expand_bodies(model, known)  # after the lift: bodies are written for the opset that the model has now
+    return lower_opset(model)  # after the bodies: operators that are too new may have one
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:

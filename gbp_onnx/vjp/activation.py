@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
@@ -249,10 +250,14 @@ def log_softmax(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 @vjp("Dropout", since=12)
 def dropout(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
-    """ct (inference; a Dropout that runs in training mode is refused)"""
-    mode = node.input(2)
-    if mode is not None:
-        value = op.value(mode)
-        if value is None or bool(np.any(value)):
-            raise Refusal("it runs in training mode, where its output is random; export the model with eval()")
-    return (ct,)
+    """ct; where training is decided at run time, ct / (1 - ratio) then, and 0 where the mask drops x"""
+    ratio, mode = node.input(1), node.input(2)
+    known = None if mode is None else op.value(mode)
+    drops = None if ratio is None else op.value(ratio)
+    if mode is None or (known is not None and not np.any(known)) or (drops is not None and not np.any(drops)):
+        return (ct,)
+    if known is not None:
+        raise Refusal("it runs in training mode, where its output is random; export the model with eval()")
+    kept = op.Sub(1.0, op.constant(0.5, op.elem_type(ct)) if ratio is None else as_real(op, ratio, ct))
+    mask = op.forward_output(node, 1, onnx.TensorProto.BOOL)
+    return (op.Where(mode, masked(op, mask, op.Div(ct, kept)), ct),)

@@ -57,7 +57,7 @@ def depth_to_space(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 @vjp("SpaceToDepth")
 def space_to_depth(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """DepthToSpace(ct)"""
-    return (op.DepthToSpace(ct, blocksize=node.attrs["blocksize"], mode="DCR"),)
+    return (op.DepthToSpace(ct, blocksize=node.attrs["blocksize"], mode=node.attrs.get("mode", "DCR")),)
 
 
 # --- joining and cutting ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from functools import reduce
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.reader import Node, Tensor
-from gbp_onnx.vjp.common import as_real, masked, rank_of, reshape_like, unbroadcast
+from gbp_onnx.vjp.common import as_real, masked, need, rank_of, reshape_like, unbroadcast
 from gbp_onnx.vjp.registry import Cotangents, Refusal, vjp
 
 
@@ -19,6 +19,7 @@ def batch_normalization(op: Emitter, node: Node, cts: tuple[Tensor | None, ...])
     ct = cts[0]
     if ct is None or node.attrs.get("training_mode", 0) or len([t for t in node.outputs if t is not None]) > 1:
         raise Refusal("it runs in training mode (its statistics depend on the batch); export the model with eval()")
+    ct = need(cts[0], "cotangent")
     x, scale, bias, mean, var = node.inputs
     rank = rank_of(op, x)
     deviation = op.Sqrt(op.Add(var, node.attrs["epsilon"]))
