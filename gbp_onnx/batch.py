@@ -26,7 +26,9 @@ Feeds = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """A batch that ran. For each image: the output's values, the attributions by rule, the explained scalar."""
+    """A batch that ran. For each image: the output's values (real numbers, where it is quantised), the attributions by
+    rule, the explained scalar.
+    """
 
     values: NDArray[Any]
     attributions: dict[str, NDArray[np.float32]]
@@ -42,6 +44,7 @@ class BatchRunner:
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
         self._probes = with_probes(built)
         self._session = Session(serialised(built, where), choice, where=where)
         self._seeded: tuple[Session, str] | None = None
@@ -127,6 +130,8 @@ class BatchRunner:
             extra = {name: whole.astype(session.input_types[name] or np.float32)}
         found = session.run({**feeds, **extra})
         output = found[self.output]
+        if self._terms != [1.0, 0.0]:  # integers: the real numbers that they stand for
+            output = (output.astype(np.float32) - np.float32(self._terms[1])) * np.float32(self._terms[0])
         explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
         dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])

@@ -323,6 +323,9 @@ def test_integers_in_and_out(last: str | None) -> None:
     seed[0, 3] = 2
     twice = gbp_onnx.Explainer(model, "guided", providers="cpu", preprocess="raw").attribute(x, seed)
     np.testing.assert_allclose(twice["guided"], 2 * found["attribution_guided"], rtol=1e-6)
+    explained = gbp_onnx.Explainer(model, "guided", providers="cpu", preprocess="raw").explain(x[0], 3)
+    scale, zero = (stored["s2"], stored["z2"]) if last else (stored["s1"], stored["z1"])
+    assert explained.score == pytest.approx(float(scale) * (int(found["y"][0, 3]) - int(zero)), rel=1e-6)
 
 
 def test_the_explained_scalar_of_integers_is_a_real_number() -> None:
