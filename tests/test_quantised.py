@@ -328,6 +328,32 @@ def test_integers_in_and_out(last: str | None) -> None:
     assert explained.score == pytest.approx(float(scale) * (int(found["y"][0, 3]) - int(zero)), rel=1e-6)
 
 
+@pytest.mark.parametrize("scheme", ["operators_u8", "operators_s8_per_channel", "qdq_u8"])
+def test_pixels_that_are_quantised_already(scheme: str) -> None:
+    """The same network without its first QuantizeLinear: the map per real unit, times the scale of the pixels."""
+    model, x = quantised_net(scheme), image()
+    first = next(n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "x")
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.append(onnx.ValueInfoProto(name=first.output[0]))
+    q = run(shown, {"x": x})[first.output[0]]
+    integer = onnx.ModelProto()
+    integer.CopyFrom(model)
+    integer.graph.node.remove(first)
+    integer.graph.input[0].name = first.output[0]
+    integer.graph.input[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(q.dtype)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    real = run(gbp_onnx.build(model, RULES), {"x": x, "target": np.asarray([-1])})
+    made = run(gbp_onnx.build(integer, RULES), {first.output[0]: q, "target": np.asarray([-1])})
+    inside = (q > np.iinfo(q.dtype).min) & (q < np.iinfo(q.dtype).max)
+    assert inside.mean() > 0.9
+    for rule in RULES:
+        per_level, per_unit = made[f"attribution_{rule}"], real[f"attribution_{rule}"]
+        assert per_level.dtype == np.float32
+        wanted = per_unit * stored[first.input[1]]
+        np.testing.assert_allclose(per_level[inside], wanted[inside], atol=1e-6 * np.abs(wanted).max())
+
+
 def test_the_explained_scalar_of_integers_is_a_real_number() -> None:
     """The logit in front of QLinearSoftmax, at the value that the deployed integer stands for."""
     from gbp_onnx.batch import BatchRunner

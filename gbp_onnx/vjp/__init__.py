@@ -25,7 +25,8 @@
     qlinear         QLinearConv, QLinearAdd, QGemm...
     stops           what stops the gradient on purpose or is refused, and why
 
-`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share.
+`registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
+`careful` an emitter that leaves the runtime's integer fusion alone.
 """
 
 from gbp_onnx.vjp import (
