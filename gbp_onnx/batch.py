@@ -27,7 +27,9 @@ Feeds = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """A batch that ran. For each image: the output's values, the attributions by rule, the explained scalar."""
+    """A batch that ran. For each image: the output's values (real numbers, where it is quantised), the attributions by
+    rule, the explained scalar.
+    """
 
     values: NDArray[Any]
     attributions: dict[str, NDArray[np.float32]]
@@ -52,6 +54,7 @@ class BatchRunner:
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         own = {o.name for o in built.graph.output} - set(outputs.values()) | {self.output}
+        self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
         self._probes = with_probes(built)
         self._folder, self._low_memory = folder, low_memory
         self._session = self._start(built)
@@ -172,6 +175,8 @@ class BatchRunner:
             extra = {self._target_input: seeds.astype(np.int64)}
         found = session.run({**feeds, **extra}, list(dict.fromkeys((self.output, *self._probes, *self._maps))))
         output = found[self.output]
+        if self._terms != [1.0, 0.0]:  # integers: the real numbers that they stand for
+            output = (output.astype(np.float32) - np.float32(self._terms[1])) * np.float32(self._terms[0])
         explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
         dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])

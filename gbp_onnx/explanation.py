@@ -209,6 +209,7 @@ def score_text(score: float, head: str | None) -> str:
     """A value of the output in words: per cent behind Softmax and Sigmoid (exp first behind LogSoftmax), else the
     number.
     """
+    head = None if head is None else head.removeprefix("QLinear")
     if head not in ("Softmax", "Sigmoid", "LogSoftmax"):
         return f"(score {score:.4g})"
     share = 100 * (float(np.exp(score)) if head == "LogSoftmax" else score)

@@ -286,6 +286,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: 
             "gbp.rectify": json.dumps(list(families)),
             "gbp.explain": "logit" if scheme.head is not None else scheme.form,
             "gbp.output": scheme.output.name,
+            "gbp.output_terms": json.dumps(_output_terms(scheme)),
             "gbp.explained": explained.name,
             "gbp.head": "" if scheme.head is None else scheme.head.node.op,
             "gbp.tail": "{}" if tail is None else json.dumps({"op": tail.node.op, "axis": tail.axis}),
@@ -307,6 +308,17 @@ def _terms(scheme: Plan) -> tuple[Tensor, Tensor | None]:
     if scheme.last is None:
         raise TypeError(f"{scheme.explained.name!r} is not quantised")
     return scheme.last.scale, scheme.last.zero
+
+
+def _output_terms(scheme: Plan) -> tuple[float, float]:
+    """Scale and zero point of the real numbers that the output stands for; (1, 0) where it holds them."""
+    last, graph = scheme.last, scheme.graph
+    if last is None or graph.is_float(scheme.output):
+        return 1.0, 0.0
+    scale, zero = graph.constant(last.scale), last.zero_value(graph)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+        return 1.0, 0.0
+    return float(scale.reshape(-1)[0]), float(zero.reshape(-1)[0])
 
 
 def _reads_added(op: Emitter, attribution: Tensor, seed: Tensor) -> bool:

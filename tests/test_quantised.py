@@ -65,6 +65,29 @@ def test_the_forward_stays_on_the_deployed_integers(scheme: str) -> None:
         np.testing.assert_array_equal(run(built, {**feeds, "target": np.asarray([0])})["y"], wanted)
 
 
+@pytest.mark.parametrize("scheme", ["qdq_u8", "qdq_s8", "operators_u8", "dynamic"])
+def test_sizes_may_be_unknown(scheme: str) -> None:
+    """The same numbers, and two images at once, from a file that does not say how large they are."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quantised_net(scheme))
+    for k, dim in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+        if k != 1:
+            dim.dim_param = f"d{k}"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    built = gbp_onnx.build(model, RULES)
+    assert fused(built) == fused(model)
+    both = np.concatenate([image(1), image(2)])
+    if scheme == "dynamic":  # its range is that of the whole batch
+        both = image(1)
+    moving = run(built, {"x": both, "target": np.full(len(both), -1)})
+    for k in range(len(both)):
+        fixed = run(gbp_onnx.build(quantised_net(scheme), RULES), {"x": both[k : k + 1], "target": np.asarray([-1])})
+        for rule in RULES:
+            a, b = moving[f"attribution_{rule}"][k], fixed[f"attribution_{rule}"][0]
+            np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("scheme", [*SCHEMES, "dynamic"])
 def test_four_rectifiers_are_found_none_twice(scheme: str) -> None:
     found = gbp_onnx.inspect(quantised_net(scheme))
@@ -122,6 +145,11 @@ def pair(kind: Any, zero: int, before: list[onnx.NodeProto], source: str, stored
     )
 
 
+COPIED: dict[str, Any] = {
+    "before": [node("Relu", "x", "r"), node("Identity", "r", "t")],
+    "source": "t",
+    "stored": {},
+}
 NEGATED: dict[str, Any] = {"before": [node("Mul", "x one", "t")], "source": "t", "stored": {"one": np.float32(1)}}
 PLAIN: dict[str, Any] = {"before": [], "source": "x", "stored": {}}
 RELU: dict[str, Any] = {"before": [node("Relu", "x", "t")], "source": "t", "stored": {}}
@@ -141,6 +169,7 @@ RELU: dict[str, Any] = {"before": [node("Relu", "x", "t")], "source": "t", "stor
         (np.int16, 0, NEGATED, [-16384.0, -1.0, 0.0, 16383.0, 16383.5], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0]),
         # a Relu that only the quantiser reads: one rectifier, which gates on the quantised value (0.2 is rounded to 0)
         (np.int8, 0, RELU, [-1.0, 0.2, 0.5, 63.0, 63.5], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]),
+        (np.int8, 0, COPIED, [-1.0, 0.2, 0.5, 63.0, 63.5], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]),
         (np.uint8, 0, RELU, [-1.0, 0.2, 0.5, 127.0, 127.5], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]),
     ],
 )
@@ -294,6 +323,35 @@ def test_integers_in_and_out(last: str | None) -> None:
     seed[0, 3] = 2
     twice = gbp_onnx.Explainer(model, "guided", providers="cpu", preprocess="raw").attribute(x, seed)
     np.testing.assert_allclose(twice["guided"], 2 * found["attribution_guided"], rtol=1e-6)
+    explained = gbp_onnx.Explainer(model, "guided", providers="cpu", preprocess="raw").explain(x[0], 3)
+    scale, zero = (stored["s2"], stored["z2"]) if last else (stored["s1"], stored["z1"])
+    assert explained.score == pytest.approx(float(scale) * (int(found["y"][0, 3]) - int(zero)), rel=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["operators_u8", "operators_s8_per_channel", "qdq_u8"])
+def test_pixels_that_are_quantised_already(scheme: str) -> None:
+    """The same network without its first QuantizeLinear: the map per real unit, times the scale of the pixels."""
+    model, x = quantised_net(scheme), image()
+    first = next(n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "x")
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.append(onnx.ValueInfoProto(name=first.output[0]))
+    q = run(shown, {"x": x})[first.output[0]]
+    integer = onnx.ModelProto()
+    integer.CopyFrom(model)
+    integer.graph.node.remove(first)
+    integer.graph.input[0].name = first.output[0]
+    integer.graph.input[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(q.dtype)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    real = run(gbp_onnx.build(model, RULES), {"x": x, "target": np.asarray([-1])})
+    made = run(gbp_onnx.build(integer, RULES), {first.output[0]: q, "target": np.asarray([-1])})
+    inside = (q > np.iinfo(q.dtype).min) & (q < np.iinfo(q.dtype).max)
+    assert inside.mean() > 0.9
+    for rule in RULES:
+        per_level, per_unit = made[f"attribution_{rule}"], real[f"attribution_{rule}"]
+        assert per_level.dtype == np.float32
+        wanted = per_unit * stored[first.input[1]]
+        np.testing.assert_allclose(per_level[inside], wanted[inside], atol=1e-6 * np.abs(wanted).max())
 
 
 def test_the_explained_scalar_of_integers_is_a_real_number() -> None:

@@ -14,7 +14,7 @@ the factors 1 / scale and scale would cancel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def find_gates(graph: Graph, rectifiers: Mapping[str, Rectifier], open_: Set[str
         before = _absorbed(graph, quantizer, rectifiers)
         if before is not None:
             absorbed |= {before.node.index, *before.inside}
-            found[name] = Rectifier(before.node, before.kind, before.x, before.threshold, before.cap)
+            found[name] = before
         elif name not in open_ and _is_rectifier(graph, quantizer, non_negative):
             found[name] = Rectifier(quantizer.node, quantizer.node.op, quantizer.q)
         nodes[quantizer.node.index] = _apart(graph, quantizer, found.get(name), before, name in open_)
@@ -64,12 +64,18 @@ def find_gates(graph: Graph, rectifiers: Mapping[str, Rectifier], open_: Set[str
 
 
 def _absorbed(graph: Graph, quantizer: Quantizer, rectifiers: Mapping[str, Rectifier]) -> Rectifier | None:
-    """The Relu or Clip that nothing but this quantiser reads: the two are one rectifier."""
-    x = quantizer.node.inputs[0] if quantizer.plain else None
-    before = None if x is None else rectifiers.get(x.name)
-    if x is None or before is None or before.threshold < 0 or len(graph.readers(x)) > 1 or graph.is_output(x):
-        return None
-    return before
+    """The Relu or Clip that nothing but this quantiser reads, perhaps through Identity: the two are one rectifier."""
+    x, copies = quantizer.node.inputs[0] if quantizer.plain else None, list[int]()
+    while x is not None and len(graph.readers(x)) == 1 and not graph.is_output(x):
+        before = rectifiers.get(x.name)
+        if before is not None:
+            return None if before.threshold < 0 else replace(before, inside=(*before.inside, *copies))
+        copy = graph.producer(x)
+        if copy is None or copy.op != "Identity" or copy.domain:
+            return None
+        copies.append(copy.index)
+        x = copy.inputs[0]
+    return None
 
 
 def _is_rectifier(graph: Graph, quantizer: Quantizer, non_negative: Set[str]) -> bool:

@@ -26,7 +26,11 @@ _DOMAINS = ("", "ai.onnx", "com.microsoft")
 def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     """int8 pairs of QuantizeLinear and DequantizeLinear with one reader each  =>  uint8, in place."""
     graph = model.graph
-    zeros = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and np.prod(t.dims) == 1}
+    zeros = {
+        t.name: t
+        for t in graph.initializer
+        if t.data_type == onnx.TensorProto.INT8 and np.prod(t.dims) == 1 and not t.external_data
+    }
     if not zeros:
         return model
     edges = Counter(name for node in graph.node for name in (*node.input, *captured_names(node)))

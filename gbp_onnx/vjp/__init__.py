@@ -35,7 +35,8 @@
     stops           what stops the gradient on purpose or is refused, and why
 
 `registry` holds the table and explains the names in scope; `common` the arithmetic that several families share;
-`recompute` the derivative of a piece of a graph: of a body, or of what an operator is in terms of others.
+`recompute` the derivative of a piece of a graph: of a body, or of what an operator is in terms of others;
+`careful` an emitter that leaves the runtime's integer fusion alone.
 """
 
 from gbp_onnx.vjp import (
