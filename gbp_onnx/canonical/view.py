@@ -26,26 +26,21 @@ class View:
     def __init__(self, graph: Graph, head: Node | None = None) -> None:
         self.graph = graph
         fused, roundings = split_fused(graph), find_roundings(graph)
-        found = find_rectifiers(graph)
-        self.rectifiers = {k: r for k, r in found.items() if r.node.index not in roundings.saturations}
-        for part in fused.values():
-            if isinstance(part.activation, Rectifier):
-                self.rectifiers[_y_name(part.activation)] = part.activation
-        inside = {index for r in self.rectifiers.values() for index in r.inside}
-        stand_ins = {r.node.index: _rectifier_node(r) for r in self.rectifiers.values()}
+        found = {k: r for k, r in find_rectifiers(graph).items() if r.node.index not in roundings.saturations}
+        inside = {index for r in found.values() for index in r.inside}
+        stand_ins: dict[int, tuple[Node, ...]] = {r.node.index: (_rectifier_node(r),) for r in found.values()}
         stand_ins.update(_silus(graph))
         stand_ins.update(roundings.nodes)
+        for index, part in fused.items():
+            stand_ins[index] = (part.linear, _as_node(part.activation))
+            if isinstance(part.activation, Rectifier):
+                found[_y_name(part.activation)] = part.activation
         if head is not None:
-            stand_ins[head.index] = Node(
-                "Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index
+            stand_ins[head.index] = (
+                Node("Head", head.name, head.inputs, head.outputs, domain=GBP_DOMAIN, index=head.index),
             )
-        self.nodes: list[Node] = []
-        for node in graph.nodes:
-            if node.index in fused:
-                part = fused[node.index]
-                self.nodes += [part.linear, stand_ins.get(node.index) or _as_node(part.activation)]
-            elif node.index not in inside:
-                self.nodes.append(stand_ins.get(node.index, node))
+        self.rectifiers = found
+        self.nodes = [node for n in graph.nodes if n.index not in inside for node in stand_ins.get(n.index, (n,))]
 
     def between(self, sources: Iterable[Tensor], targets: Iterable[Tensor], stops: Iterable[int] = ()) -> set[str]:
         """Names of the tensors that depend on `sources` and reach `targets`, past no node with an index in `stops`."""
@@ -78,9 +73,9 @@ def _y_name(found: Rectifier) -> str:
     return "" if y is None else y.name
 
 
-def _silus(graph: Graph) -> dict[int, Node]:
+def _silus(graph: Graph) -> dict[int, tuple[Node, ...]]:
     """x * sigmoid(x), where nothing else reads the sigmoid, by the index of the Mul."""
-    found: dict[int, Node] = {}
+    found: dict[int, tuple[Node, ...]] = {}
     for node in graph.nodes:
         if node.domain != "" or node.op != "Mul" or len(node.inputs) != 2:
             continue
@@ -90,5 +85,6 @@ def _silus(graph: Graph) -> dict[int, Node]:
                 continue
             if sigmoid.inputs[0].name == x.name and len(graph.readers(gate)) == 1 and not graph.is_output(gate):
                 attrs = {"sigmoid": gate}
-                found[node.index] = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                silu = Node("Silu", node.name, [x], node.outputs, attrs, GBP_DOMAIN, index=node.index)
+                found[node.index] = (silu,)
     return found
