@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.blocks import block_size, blocked_tensors
+from gbp_onnx.graph.blocks import BLOCKED, block_size, blocked_tensors
 from gbp_onnx.graph.folding import Array, evaluate
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
@@ -123,7 +123,7 @@ class Graph:
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
         for node in self.nodes:
-            if node.domain in STANDARD_DOMAINS or node.op == "FusedConv":
+            if node.domain in (*STANDARD_DOMAINS, BLOCKED) or node.op == "FusedConv":
                 give_rank(self, node)
 
     def producer(self, tensor: Tensor | None) -> Node | None:
