@@ -25,13 +25,13 @@ PIXEL_TYPES = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.Ten
 class Roundings:
     """Stand-ins by the node's index, and the indices of the Clips that belong to a rounding to pixels."""
 
-    nodes: dict[int, Node]
+    nodes: dict[int, tuple[Node, ...]]
     saturations: frozenset[int]
 
 
 def find_roundings(graph: Graph) -> Roundings:
     """Every rounding to integers in the graph."""
-    nodes: dict[int, Node] = {}
+    nodes: dict[int, tuple[Node, ...]] = {}
     saturations: set[int] = set()
     for node in reversed(graph.nodes):  # readers first
         if node.domain != "" or not node.inputs or node.inputs[0] is None or node.output(0) is None:
@@ -39,23 +39,25 @@ def find_roundings(graph: Graph) -> Roundings:
         if node.op in ("Cast", "CastLike") and graph.elem_type(node.inputs[0]) in FLOAT_TYPES:
             kind = graph.elem_type(_y(node))
             if kind in PIXEL_TYPES:
-                nodes[node.index] = _passes(node)
+                nodes[node.index] = (_passes(node),)
             elif kind in INTEGER_TYPES:
-                nodes[node.index] = Node("Cast", node.name, node.inputs, node.outputs, {}, GBP_DOMAIN, index=node.index)
+                stop = Node("Cast", node.name, node.inputs, node.outputs, {}, GBP_DOMAIN, index=node.index)
+                nodes[node.index] = (stop,)
         elif node.op in ("Round", "Floor", "Clip") and _becomes_pixels(graph, node, nodes, saturations):
             if node.op == "Clip":
                 saturations.add(node.index)
             else:
-                nodes[node.index] = _passes(node)
+                nodes[node.index] = (_passes(node),)
     return Roundings(nodes, frozenset(saturations))
 
 
-def _becomes_pixels(graph: Graph, node: Node, nodes: dict[int, Node], saturations: set[int]) -> bool:
+def _becomes_pixels(graph: Graph, node: Node, nodes: dict[int, tuple[Node, ...]], saturations: set[int]) -> bool:
     """Whether all that reads the node's output belongs to a rounding to pixels."""
     readers = graph.readers(_y(node))
     passing = [nodes.get(r.index) for r in readers]
     return bool(readers) and all(
-        r.index in saturations or (p is not None and p.op == "Identity") for r, p in zip(readers, passing, strict=True)
+        r.index in saturations or (p is not None and p[0].op == "Identity")
+        for r, p in zip(readers, passing, strict=True)
     )
 
 

@@ -47,7 +47,7 @@ class View:
         stand_ins: dict[int, tuple[Node, ...]] = {r.node.index: (_rectifier_node(r),) for r in kept.values()}
         stand_ins.update(_silus(graph))
         stand_ins.update((n.index, (self._with_captures(n),)) for n in graph.nodes if _is_control_flow(n))
-        stand_ins.update((index, (node,)) for index, node in roundings.nodes.items())
+        stand_ins.update(roundings.nodes)
         stand_ins.update(gates.nodes)
         if head is not None:
             first, *rest = stand_ins.get(head.index, (head,))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx_graphsurgeon as gs
 
+from gbp_onnx.graph.blocks import BLOCKED
+
 if TYPE_CHECKING:
     from gbp_onnx.graph.reader import Graph, Node
 
@@ -23,6 +25,10 @@ _BROADCASTS = frozenset({"Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub"
 def give_rank(graph: Graph, node: Node) -> None:
     """Note the rank of what a standard node makes, where it follows from its inputs. Nodes are visited in order."""
     source, made = node.input(0), node.output(0)
+    if node.domain == BLOCKED:  # two spatial axes, always
+        for tensor in (source, made):
+            if isinstance(tensor, gs.Variable) and graph.shape(tensor) is None:
+                tensor.shape = [None] * 4
     _give_input_rank(graph, node)
     if node.op == "Shape" and source is not None and made is not None:
         rank = graph.rank(source)

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
-from gbp_onnx.graph.blocks import block_size, blocked_tensors
+from gbp_onnx.graph.blocks import BLOCKED, block_size, blocked_tensors
 from gbp_onnx.graph.external import is_external
 from gbp_onnx.graph.folding import Array, evaluate, foldable, split
 from gbp_onnx.graph.kinds import FLOAT_TYPES
@@ -148,7 +148,7 @@ class Graph:
                 self._readers.setdefault(name, []).append(node)
             self.tensors |= {name: gs.Variable(name) for name in node.captures if name not in self.tensors}
         for node in self.nodes:
-            if node.domain in STANDARD_DOMAINS or node.op == "FusedConv":
+            if node.domain in (*STANDARD_DOMAINS, BLOCKED) or node.op == "FusedConv":
                 give_rank(self, node)
                 if node.op == "Shape" and node.outputs[0] is not None:
                     self.constant(node.outputs[0])  # in order, so that no chain of shapes is deep
