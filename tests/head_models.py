@@ -375,3 +375,11 @@ def pixels_inside(n: Net) -> onnx.ModelProto:
     n.op("Cast", places, out="order", to=TensorProto.FLOAT)
     outputs = {"order": ("N", 5), "scores": ("N", 5)}
     return n.model(outputs, {"image": (TensorProto.UINT8, ("N", SIZE, 40, 3))})
+
+
+@head
+def depth(n: Net) -> onnx.ModelProto:
+    """A number in 0..1 for each pixel, [N, 32, 32], by a Clip: neither boxes nor classes."""
+    x = n.conv(n.relu(n.conv("image", 8)), 1)
+    n.op("Squeeze", n.op("Clip", x, n.const(0.0), n.const(1.0)), ints(n, 1), out="depth")
+    return n.model({"depth": ("N", SIZE, SIZE)}, IMAGE)

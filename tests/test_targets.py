@@ -534,3 +534,13 @@ def test_integer_pixels_carry_a_gradient_and_places_do_not() -> None:
     assert maker.explain(photo(0, SIZE, 40)).attributions["saliency"].any()
     assert maker.explain(photo(0, SIZE, 40), "scores[0, 3]").target == 3
     assert explainer("pixels_inside", preprocess="raw", output="order").output == "scores"
+
+
+def test_a_map_of_numbers_is_no_detector() -> None:
+    maker = explainer("depth")
+    found = maker.explain(photo())
+    assert isinstance(found.target, tuple) and any("no class or object" in w for w in found.warnings)
+    with pytest.raises(GbpError, match=r"GBP407.*no boxes"):
+        maker.explain(photo(), "box")
+    region = maker.explain(photo(), "mask:0@0,0,16,32")
+    assert region.explained == pytest.approx(maker.explain(photo(), "depth[0, :, 0:16]").explained, rel=1e-5)

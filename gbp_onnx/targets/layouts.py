@@ -114,8 +114,10 @@ def _one_class_each(scene: Scene, name: str, scores: Array, boxes: Array, boxes_
 
 def _final_rows(scene: Scene, name: str) -> Detections | None:
     """[n, 6] or [n, 7]: corners, score and class of each box that is left, in one of the usual orders."""
-    rows = np.asarray(scene.outputs[name], np.float64)
-    rows = rows.reshape(-1, rows.shape[-1])
+    raw = np.asarray(scene.outputs[name], np.float64)
+    rows = raw.reshape(-1, raw.shape[-1])
+    if len(rows) != raw.shape[-2]:
+        return None  # a picture
     columns = rows.shape[1]
     # first column of the corners, of the score, of the class
     orders = {6: ((0, 4, 5), (2, 1, 0)), 7: ((1, 6, 5), (3, 2, 1))}.get(columns, ())
@@ -187,11 +189,10 @@ def _number_of_classes(scene: Scene, name: str, columns: int) -> int:
 
 
 def _matrix(scene: Scene, name: str) -> Array | None:
-    """An output as a table, axes of size 1 left out; None where it comes from a head of its own, or is no table."""
-    value = np.asarray(scene.outputs[name], np.float64)
-    table = value.reshape([d for d in value.shape if d != 1] or [1])
+    """An output as a table; None where it comes from a head of its own, is no table, or looks like a picture."""
+    table = np.asarray(scene.outputs[name], np.float64)
     headed = name == scene.output and scene.head is not None
-    return table if table.ndim == 2 and not headed and min(table.shape) > 4 else None
+    return table if table.ndim == 2 and not headed and min(table.shape) > 4 and not scene.is_picture(table) else None
 
 
 def _is_yolo(rows: Array) -> bool:

@@ -58,6 +58,11 @@ class Scene:
         names = self.class_names(classes)
         return f"class {label}" if names is None else names[label]
 
+    def is_picture(self, table: NDArray[Any]) -> bool:
+        """Whether two axes have the picture's proportions, as rows and columns of something else hardly ever have."""
+        ratio = table.shape[0] * self.size[1] / max(1, table.shape[1] * self.size[0])
+        return bool(0.8 < ratio < 1.25)
+
     @property
     def in_words(self) -> str:
         """The outputs and their shapes, for messages."""

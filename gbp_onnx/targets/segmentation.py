@@ -51,8 +51,8 @@ def find_segmentation(scene: Scene) -> Segmentation | None:
     """The explained output as a segmentation: rank 3, with an axis of classes. None where it is no such thing."""
     values = scene.values
     if values.ndim == 2:
-        if not 0.8 < values.shape[0] * scene.size[1] / max(1, values.shape[1] * scene.size[0]) < 1.25:
-            return None  # a table, not a picture
+        if not scene.is_picture(values):
+            return None
         values, axis = values[None], 0
     elif values.ndim == 3:
         axis = _class_axis(scene, values)
