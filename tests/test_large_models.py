@@ -208,9 +208,12 @@ def test_beside_the_source_its_data_file_is_shared(outside: Path, x: Any, wanted
 
 
 @pytest.mark.parametrize("option", ["auto", "copy"])
-def test_elsewhere_the_weights_are_copied(outside: Path, tmp_path: Path, x: Any, wanted: Any, option: str) -> None:
+def test_elsewhere_the_weights_are_copied(
+    outside: Path, tmp_path: Path, x: Any, wanted: Any, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new" / "explainer.onnx"
     assert run(["build", str(outside), "-o", str(out), "-r", "guided", "--weights", option]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{out}.data", str(out)]
     assert sorted(p.name for p in out.parent.iterdir()) == ["explainer.onnx", "explainer.onnx.data"]
     offsets = [int(e.value) for t in external_tensors(onnx.load(out, load_external_data=False))[0]
                for e in t.external_data if e.key == "offset"]  # fmt: skip
