@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gbp_onnx.compare import Comparison, compare
+    from gbp_onnx.comparison import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "GbpError": "errors",
@@ -52,7 +52,7 @@ _HOME = {
     "Prediction": "types",
     "Preprocess": "types",
     "build": "target",
-    "compare": "compare",
+    "compare": "comparison",
     "differentiate": "gradient",
     "inspect": "inspection",
     "save": "graph.saving",

@@ -17,7 +17,7 @@ from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.probes import forward_part, with_probes, with_seed_input
 from gbp_onnx.runtime.providers import Choice
-from gbp_onnx.runtime.session import Session
+from gbp_onnx.runtime.session import Copies, Session
 
 __all__ = ["BatchResult", "BatchRunner", "Feeds"]
 
@@ -46,7 +46,7 @@ class BatchRunner:
         choice: Choice,
         where: str,
         folder: Path | None = None,
-        low_memory: bool = False,
+        copies: Copies = Copies.ALL,
     ) -> None:
         self._built, self._choice, self._where = built, choice, where
         props = {e.key: e.value for e in built.metadata_props}
@@ -56,7 +56,7 @@ class BatchRunner:
         own = {o.name for o in built.graph.output} - set(outputs.values()) | {self.output}
         self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
         self._probes = with_probes(built)
-        self._folder, self._low_memory = folder, low_memory
+        self._folder, self._copies = folder, copies
         self._session = self._start(built)
         self._seeded: tuple[Session, str] | None = None
         self._forward: Session | None = None
@@ -207,7 +207,7 @@ class BatchRunner:
 
     def _start(self, model: onnx.ModelProto) -> Session:
         data = serialised(model, self._where)
-        return Session(data, self._choice, where=self._where, folder=self._folder, low_memory=self._low_memory)
+        return Session(data, self._choice, where=self._where, folder=self._folder, copies=self._copies)
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._session.input_shapes[name]

@@ -26,6 +26,7 @@ from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_label
 from gbp_onnx.looks import Looks
 from gbp_onnx.rules import RULES, check_rectify, check_rules
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
+from gbp_onnx.runtime.session import Copies
 from gbp_onnx.seeds import Target, one_each, resolve
 from gbp_onnx.target import build_loaded, is_explainer
 from gbp_onnx.targets.scalar import Scalar, target_index
@@ -36,7 +37,7 @@ __all__ = ["Explainer"]
 
 DEFAULT_RULES = ("guided",)
 LOW_MEMORY_FROM = 1 << 30
-"""Bytes of weights on disk: beyond, a second copy of them costs more than the speed that it buys."""
+"""Bytes of weights on disk: beyond, copies in faster layouts cost more memory and start-up time than they are worth."""
 
 
 class Explainer:
@@ -47,9 +48,9 @@ class Explainer:
     (CUDA where it truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short
     form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
-    `build`; a built explainer has made its choice. `low_memory`: no weight has a second copy, in a layout that
-    runs faster (default: where the weights lie on disk and are larger than 1 GiB). A model file of 128 MiB or more, and
-    external data, are read by ONNX Runtime where they lie: they must stay while the explainer lives.
+    `build`; a built explainer has made its choice. `low_memory`: whether ONNX Runtime makes no copies of weights,
+    in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 128 MiB or more,
+    and external data, are read where they lie: they must stay while the explainer lives.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -77,6 +78,11 @@ class Explainer:
         self._rebuild: Callable[[str, str], onnx.ModelProto] | None = None
         read = partial(read_model, source, leave=True, whole_below=0 if low_memory else None)
         file: ModelFile = read()
+        self._choice = choose_providers(providers)
+        self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(file.model)
+        if self._widened and file.folder is not None:  # weights that are converted do not stay on disk
+            read = partial(read_model, source)
+            file = read()
         self.where, built, self._folder = file.where, file.model, file.folder
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
         if is_explainer(built):
@@ -87,10 +93,9 @@ class Explainer:
         self._props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
-        self._choice = choose_providers(providers)
-        self.low_memory = bytes_outside(built) > LOW_MEMORY_FROM if low_memory is None else low_memory
-        """Whether weights have no second copy."""
-        self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(built)
+        self._copies = _copies(low_memory, 0 if file.folder is None else bytes_outside(built))
+        self.low_memory = self._copies is Copies.NONE
+        """Whether weights have no copies in faster layouts."""
         self._runner = self._start(built)
         self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
         self._lock = threading.Lock()
@@ -221,7 +226,7 @@ class Explainer:
 
     def _start(self, built: onnx.ModelProto) -> BatchRunner:
         runs = without_bfloat16(built) if self._widened else built
-        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self.low_memory)
+        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self._copies)
 
     def _seeds(self, target: Target, feeds: Feeds) -> NDArray[Any]:
         shape = partial(self._runner.image_shape, feeds)
@@ -324,6 +329,13 @@ def _built_for(
 ) -> onnx.ModelProto:
     """The source's explainer for another output, or for the output as it is."""
     return build_loaded(read(), rules, **{**options, "output": output, "explain": explain})
+
+
+def _copies(low_memory: bool | None, on_disk: int) -> Copies:
+    """What the caller asked for, else what suits so many bytes of weights on disk."""
+    if low_memory is not None:
+        return Copies.NONE if low_memory else Copies.ALL
+    return Copies.NONE if on_disk > LOW_MEMORY_FROM else Copies.BLOCKED if on_disk else Copies.ALL
 
 
 def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:

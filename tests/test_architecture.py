@@ -23,7 +23,7 @@ FLOORS: dict[str, int] = {
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
     **dict.fromkeys(("sweep", "gradient", "outputs", "target", "probes"), 4),
-    **dict.fromkeys(("batch", "compare", "explainer", "explanation", "inspection", "looks", "seeds", "targets"), 6),
+    **dict.fromkeys(("batch", "comparison", "explainer", "explanation", "inspection", "looks", "seeds", "targets"), 6),
     "cli": 7,
     **dict.fromkeys(("__init__", "__main__"), 8),
 }
