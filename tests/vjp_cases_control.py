@@ -91,6 +91,14 @@ for _taken in (True, False):
     )  # fmt: skip
     written(f"If/double, {_taken}", BRANCHES, t(2, 3, dtype=np.float64), t(3, dtype=np.float64), flag(_taken))
 
+for _taken in (True, False):
+    written(
+        f"If/a branch that only returns what it captures, the other nothing of it, {_taken}",
+        """y = If (b) <then_branch = t () => (u) { u = Identity(a) },
+                    else_branch = e () => (v) { v = Constant<value = float[3] {1, 2, 3}>() }>""",
+        t(3), flag(_taken),
+    )  # fmt: skip
+
 # --- Loop ---------------------------------------------------------------------------------------------------------
 
 POWERS = """k = Constant<value = bool {1}>()
@@ -179,6 +187,37 @@ written(
                           else_branch = e () => (v) { d = Add(s, a)  v = Mul(d, d) }>
     }>""",
     t(3), t(3), fed(3),
+)  # fmt: skip
+
+written(
+    "Loop/neither limit nor condition at first",
+    """y = Loop (, , a) <body = l (int64 i, bool go, float[3] s) => (go_on, s_out) {
+        three = Constant<value = int64 {3}>()  s_out = Mul(s, a)  go_on = Less(i, three) }>""",
+    t(3),
+)  # fmt: skip
+written(
+    "Loop/one tensor in two states and in a stack, another state unchanged",
+    """k = Constant<value = bool {1}>()
+    p, q, r, s = Loop (c, k, a, a, b) <
+        body = l (int64 i, bool go, float[3] m, float[3] n, float[3] same) => (go_on, v, v, same, v) {
+        go_on = Identity(go)  v = Mul(m, n) }>
+    stack = ReduceSum<keepdims = 0>(s)  y = Sum(p, q, r, stack)""",
+    t(3), t(3), fed(2),
+)  # fmt: skip
+written(
+    "Loop/a pool in each iteration",
+    """k = Constant<value = bool {1}>()
+    y = Loop (c, k, a) <body = l (int64 i, bool go, float[1, 2, 6, 6] s) => (go_on, s_out) {
+        go_on = Identity(go)  p = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(s)  s_out = Add(p, b) }>""",
+    t(1, 2, 6, 6), t(1, 2, 6, 6), fed(2), oracle="reference",
+)  # fmt: skip
+written(
+    "Loop/images of whole numbers, captured",
+    """k = Constant<value = bool {1}>()  z = Cast<to = 1>(a)
+    y = Loop (b, k, z) <body = l (int64 i, bool go, float[2, 2] s) => (go_on, s_out) {
+        go_on = Identity(go)  f = Cast<to = 1>(a)  d = Constant<value = float {0.1}>()
+        g = Mul(f, d)  s_out = Mul(g, s) }>""",
+    In(value=np.asarray([[1, 2], [3, 4]], np.uint8)), fed(2), step=1e-3,
 )  # fmt: skip
 
 # --- Scan ---------------------------------------------------------------------------------------------------------
@@ -321,3 +360,19 @@ written(
     q = ConcatFromSequence<axis = 0>(p)  f = Cast<to = 1>(h)  y = Mul(q, f)""",
     t(2, 3), t(1, 3),
 )  # fmt: skip
+written(
+    "Optional/the state of a Loop",
+    """k = Constant<value = bool {1}>()  o = Optional(a)
+    p = Loop (b, k, o) <body = l (int64 i, bool go, optional(float[3]) s) => (go_on, s_out) {
+        go_on = Identity(go)  m = OptionalGetElement(s)  n = Mul(m, m)  s_out = Optional(n) }>
+    y = OptionalGetElement(p)""",
+    t(3), fed(2),
+)  # fmt: skip
+for _taken in (True, False):
+    written(
+        f"Optional/made in a branch, {_taken}",
+        """o = If (b) <then_branch = t () => (u) { s = Sin(a)  u = Optional(s) },
+                    else_branch = e () => (v) { w = Mul(a, a)  v = Optional(w) }>
+        y = OptionalGetElement(o)""",
+        t(3), flag(_taken),
+    )  # fmt: skip

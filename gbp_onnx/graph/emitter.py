@@ -21,9 +21,9 @@ from gbp_onnx.graph.body import Body, renamed
 from gbp_onnx.graph.folding import Array, evaluate, foldable
 from gbp_onnx.graph.kinds import element_type, is_scalar, sequence_type, tensor_type, without_sizes
 from gbp_onnx.graph.names import names_in
-from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, empty_graph, numpy_dtype
+from gbp_onnx.graph.reader import Graph, Node, Shape, Tensor, numpy_dtype
 
-__all__ = ["Emitter", "Inside", "Operand"]
+__all__ = ["Emitter", "Operand"]
 
 Operand: TypeAlias = Tensor | Array | float | int | bool | Sequence[int] | None
 """An operator input: a tensor, a constant (numbers take the type of the tensors beside them, int lists are int64), or
@@ -31,7 +31,6 @@ left out.
 """
 
 _FOLD_LIMIT = 1 << 16
-_COPY_LIMIT = 256  # constants up to so many elements are copied into a body, so that they are known there
 _INT64, _BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 _COUNTS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "SequenceLength")
 _FIXED_TYPES = dict.fromkeys(_COUNTS, _INT64) | dict.fromkeys(
@@ -181,10 +180,6 @@ class Emitter:
             self._nodes.append(_Emitted(op_type, tensors, made, given, held, self.vjp_of, source))
             self._seen[known] = made
         return self._seen[known]
-
-    def inside(self) -> Inside:
-        """An emitter for a body of a node that is emitted here."""
-        return Inside(self)
 
     def constant(self, value: Array | np.generic | Sequence[int] | float, elem_type: int = 0) -> Tensor:
         """A constant tensor; equal constants are one initializer."""
@@ -465,44 +460,6 @@ class Emitter:
             value = attrs.get("value")
             return onnx.TensorProto.FLOAT if value is None else int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
         return self._stored_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
-
-
-class Inside(Emitter):
-    """Writes a body: the graph of an If, Loop or Scan that `around` emits. Its names are made unique there."""
-
-    def __init__(self, around: Emitter) -> None:
-        super().__init__(empty_graph(around.graph.opset), prefix="")
-        self.around, self.sweep = around, around.sweep
-        self._captured: dict[int, Tensor] = {}
-        self._outer: dict[str, Tensor] = {}  # captured name -> the tensor around
-
-    def capture(self, tensor: Tensor) -> Tensor:
-        """A tensor of the graph around, seen from inside; a constant where it is a small one."""
-        if id(tensor) not in self._captured:
-            value = self.around.value(tensor)
-            if value is not None and value.size <= _COPY_LIMIT:
-                seen = self.constant(value, self.around.elem_type(tensor))
-            else:
-                seen = self.placeholder(f"captured/{len(self._outer)}", self.around.type_of(tensor))
-                self._outer[seen.name] = tensor
-            self._captured[id(tensor)] = seen
-        return self._captured[id(tensor)]
-
-    def body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], types: Sequence[onnx.TypeProto] = ()) -> Body:
-        """The body that computes `outputs` from its formal `inputs` and what it captured. `types`: of the outputs,
-        where sizes matter (ONNX Runtime's Scan wants to know ranks).
-        """
-        results = [self.publish(t, f"result/{k}") for k, t in enumerate(outputs)]
-        nodes, initializers = self.export(results)
-        made = [self._info(t) for t in results]
-        for info, kind in zip(made, types, strict=False):
-            info.type.CopyFrom(kind)
-        graph = helper.make_graph(nodes, "body", [self._info(t) for t in inputs], made, initializers)
-        read = names_in(graph)
-        return Body(graph, {name: t for name, t in self._outer.items() if name in read})
-
-    def _info(self, tensor: Tensor) -> onnx.ValueInfoProto:
-        return helper.make_value_info(tensor.name, self.type_of(tensor))
 
 
 _EMPTY = gs.Variable("")

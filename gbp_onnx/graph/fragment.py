@@ -45,16 +45,13 @@ class Fragment:
         return (read | set(self.outputs)) & set(self.inputs)
 
 
-def fragment(graph: Graph, op: Emitter, seeds: Sequence[Tensor] = (), outputs: Sequence[Tensor] = ()) -> Fragment:
-    """The graph's nodes followed by those emitted for `outputs`; reads the graph's inputs and `seeds`.
-
-    Without `outputs`, it computes the graph's own.
-    """
+def fragment(graph: Graph, op: Emitter, seeds: Sequence[Tensor], outputs: Sequence[Tensor]) -> Fragment:
+    """The graph's nodes followed by those emitted for `outputs`; reads the graph's inputs and `seeds`."""
     emitted, initializers = op.export(outputs)
     nodes = [_with_added_outputs(op, index, node) for index, node in enumerate(graph.model.graph.node)]
     constants = {t.name: t for t in (*graph.model.graph.initializer, *initializers)}
-    types = [op.type_of(t) for t in outputs or graph.outputs]
-    names = [t.name for t in outputs or graph.outputs]
+    types = [op.type_of(t) for t in outputs]
+    names = [t.name for t in outputs]
     inputs = [t.name for t in (*graph.inputs, *seeds)]
     return Fragment((*nodes, *emitted), constants, tuple(inputs), tuple(names), tuple(types)).needed()
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from gbp_onnx.canonical.inner import Inner, bodies
 from gbp_onnx.canonical.view import View
-from gbp_onnx.graph.emitter import Emitter, Inside
+from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.fragment import place
+from gbp_onnx.graph.inside import Inside
 from gbp_onnx.graph.kinds import cotangent_type
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.live import live_tensors
@@ -31,7 +32,7 @@ def if_(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
         return in_places(node, wanted, _branch(op, lambda t: t, node, taken, cts, wanted))
     branches = {}
     for name, branch in inner.items():
-        inside = op.inside()
+        inside = Inside(op)
         branches[name] = inside.body([], _branch(inside, inside.capture, node, branch, cts, wanted))
     types = [cotangent_type(op.type_of(node.inputs[k])) for k in wanted]
     return in_places(node, wanted, op.attach("If", [node.inputs[0]], types, branches))

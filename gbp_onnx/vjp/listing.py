@@ -22,9 +22,11 @@ BY_BODY = (
     "CastLike",
     "CausalConvWithState",
     "CenterCropPad",
+    "LinearAttention",
     "NegativeLogLikelihoodLoss",
     "RMSNormalization",
     "RotaryEmbedding",
+    "SequenceMap",
     "SoftmaxCrossEntropyLoss",
     "SwiGLU",
 )
@@ -48,6 +50,12 @@ _BODY_INPUTS = {
     "SkipGroupNorm": ["X", "gamma", "beta", "skip", "bias"],
 }
 """Of bodies that differentiate more than their first input; onnx has no schema of com.microsoft to ask."""
+_THROUGH_BODIES = {
+    "If": ["what its branches read"],
+    "Loop": ["v_initial", "what its body reads"],
+    "Scan": ["initial_state_and_scan_inputs", "what its body reads"],
+}
+"""What is differentiated of operators with bodies, which no schema lists."""
 
 
 def rows() -> list[dict[str, Any]]:
@@ -123,11 +131,13 @@ def _first(op: str) -> int:
 
 def _is_float(schema: onnx.defs.OpSchema, kind: str) -> bool:
     allowed = next((list(c.allowed_type_strs) for c in schema.type_constraints if c.type_param_str == kind), [kind])
-    return "tensor(float)" in allowed
+    return "tensor(float)" in allowed or "seq(tensor(float))" in allowed
 
 
 def _differentiated(entry: Derivative) -> list[str]:
     """The inputs that the rule returns something for, by what its return statements say."""
+    if entry.domain == "" and entry.op in _THROUGH_BODIES:
+        return _THROUGH_BODIES[entry.op]
     places = _returned(entry)
     try:
         schema = onnx.defs.get_schema(entry.op, domain=entry.domain)

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 
 from gbp_onnx.canonical.inner import Inner, bodies
-from gbp_onnx.graph.emitter import Emitter, Inside
+from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.fragment import place
+from gbp_onnx.graph.inside import Inside
 from gbp_onnx.graph.kinds import cotangent_type, element_type, scalar_type, sequence_type, tensor_type
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.control import State, captured, cotangent_of, flow_of, in_places
@@ -33,7 +34,7 @@ def loop(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
     saved = [s for s in flow.states if body.inputs[s.input].name in read]
     past = _past(op, node, body, flow.states, saved, [s for s in flow.carried if node.output(s.final) is None])
 
-    inside = op.inside()
+    inside = Inside(op)
     step, go = inside.placeholder("step", scalar_type(_INT64)), inside.placeholder("go", scalar_type(_BOOL))
     before = [cotangent_of(inside, body, s.input, "ct") for s in flow.carried]
     sums = [cotangent_of(inside, body, j, "sum") for j in flow.captured]
@@ -117,7 +118,7 @@ def _replay(
     stacked = [s for s in saved if _same_size(body.states[s.input - 2])]
     listed = [s for s in saved if s not in stacked]
     kinds = [body.graph.type_of(body.inputs[s.input]) for s in states]
-    inside = op.inside()
+    inside = Inside(op)
     at, go = inside.placeholder("at", scalar_type(_INT64)), inside.placeholder("go", scalar_type(_BOOL))
     count = inside.placeholder("count", scalar_type(_INT64))
     formal = [inside.placeholder("state", kind) for kind in kinds]

@@ -29,7 +29,7 @@ _RANDOM = frozenset(
 
 def forward(graph: Graph) -> Fragment:
     """What a body computes, with the body's inputs and outputs."""
-    return fragment(graph, Emitter(graph))
+    return fragment(graph, Emitter(graph), (), graph.outputs)
 
 
 def pulled_back(op: Emitter, graph: Graph, view: View, seeded: Sequence[int], wrt: Sequence[int]) -> Fragment:
@@ -56,7 +56,7 @@ def pulled_back(op: Emitter, graph: Graph, view: View, seeded: Sequence[int], wr
         if not sequence and again.elem_type(ct) != kind:
             ct = again.Cast(ct, to=kind)
         results.append(again.publish(ct, f"ct/{tensor.name}"))
-    made = fragment(graph, again, seeds, results) if results else Fragment((), {}, (), (), ())
+    made = fragment(graph, again, seeds, results)
     _refuse_random(made.nodes)
     return made
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gbp_onnx.canonical.inner import Inner, bodies
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.fragment import place
+from gbp_onnx.graph.inside import Inside
 from gbp_onnx.graph.kinds import element_type, with_ranks, without_sizes
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.control import State, captured, cotangent_of, flow_of, in_places
@@ -32,7 +33,7 @@ def scan(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
     ways = _ways(node, inputs, len(body.outputs) - count)
     past = _scanned_again(op, node, body, flow.states, saved) if saved else []
 
-    inside = op.inside()
+    inside = Inside(op)
     before = [cotangent_of(inside, body, s.input, "ct") for s in flow.carried]
     sums = [cotangent_of(inside, body, j, "sum") for j in flow.captured]
     formal: list[Tensor | None] = [None] * body.formal
@@ -74,7 +75,7 @@ def scan(op: Emitter, node: Node, cts: Sequence[Tensor | None]) -> Cotangents:
 
 def _scanned_again(op: Emitter, node: Node, body: Inner, states: list[State], saved: list[State]) -> list[Tensor]:
     """The forward Scan once more: the states `saved` before each iteration, stacked."""
-    inside = op.inside()
+    inside = Inside(op)
     formal = [inside.placeholder("in", body.graph.type_of(t)) for t in body.inputs[: body.formal]]
     again = forward(body.graph)
     made = place(inside, again, [*formal, *captured(body, node, again.reads(), inside.capture)])

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from gbp_onnx.graph.emitter import Emitter
+from gbp_onnx.graph.inside import Inside
 from gbp_onnx.graph.kinds import FLOAT_TYPES, scalar_type, sequence_type
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import need, zeros
@@ -44,7 +45,7 @@ def mapped(op: Emitter, build: Callable[..., Tensor], *sequences: Tensor, kind: 
     """The sequence of what `build` makes of the tensors of the sequences (of equal length), one after the other."""
     first = sequences[0]
     kind = kind or op.elem_type(first)
-    inside = op.inside()
+    inside = Inside(op)
     at, go = inside.placeholder("at", scalar_type(_INT64)), inside.placeholder("go", scalar_type(_BOOL))
     so_far = inside.placeholder("so_far", sequence_type(kind))
     one = build(inside, *(inside.SequenceAt(inside.capture(s), at) for s in sequences))
