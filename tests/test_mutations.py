@@ -296,7 +296,7 @@ def the_neighbours_of_a_channel_are_left_out(patch: Patch) -> None:
 
 @fails(case("BatchNormalization/stored"))
 def the_batch_normalization_factor_is_dropped(patch: Patch) -> None:
-    derivative(patch, "BatchNormalization", lambda op, node, ct: (ct,))
+    derivative(patch, "BatchNormalization", lambda op, node, cts: (cts[0],))
 
 
 @fails(case("InstanceNormalization/2-D space"))
@@ -363,7 +363,9 @@ def dilations_are_forgotten(patch: Patch) -> None:
 @fails(case("Conv/SAME_LOWER, stride 2"))
 def upper_and_lower_are_swapped(patch: Patch) -> None:
     keep = windows.same_pads
-    patch.setattr(windows, "same_pads", lambda size, extent, stride, upper: keep(size, extent, stride, not upper))
+    patch.setattr(
+        windows, "same_pads", lambda size, reach, stride, upper, gaps: keep(size, reach, stride, not upper, gaps)
+    )
 
 
 @fails(case("Conv/asymmetric pads"))

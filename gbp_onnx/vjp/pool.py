@@ -65,6 +65,8 @@ def _pool_windows(op: Emitter, node: Node) -> Windows:
     shape.
     """
     windows = windows_of(op, node, node.attrs["kernel_shape"])
+    if any(a.size is not None and window_count(a, windows.ceil) < 1 for a in windows.axes):
+        raise Refusal("its window is larger than its padded input, for which ONNX has no result")
     same = str(node.attrs.get("auto_pad", "")).startswith("SAME")
     untrue = any(
         a.size is not None
