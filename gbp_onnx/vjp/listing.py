@@ -21,6 +21,7 @@ BY_BODY = (
     "CastLike",
     "CausalConvWithState",
     "CenterCropPad",
+    "LinearAttention",
     "NegativeLogLikelihoodLoss",
     "RMSNormalization",
     "RotaryEmbedding",
