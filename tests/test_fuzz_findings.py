@@ -116,3 +116,9 @@ def test_axes_and_sizes_may_lie_behind_identity() -> None:
         y = GlobalMaxPool(v) }"""
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
     assert attribute(model(text, weights), x, 1)["saliency"].sum() == 2
+
+
+def test_a_long_chain_is_no_recursion() -> None:
+    steps = "".join(f" t{k + 1} = Sin(t{k})" for k in range(1500))
+    chain = model(f"g (float[1, 1, 1, 1] t0) => (float[1, 1, 1, 1] t1500) {{{steps} }}", {})
+    assert attribute(chain, np.zeros((1, 1, 1, 1), np.float32), 0)["saliency"] == 1

@@ -117,6 +117,22 @@ for _limit in (0.2, 2.0, 100.0):
         t(2, 3, low=0.1), t(3, low=0.5, high=1.5), fed(_limit, np.float32),
     )  # fmt: skip
 written(
+    "Loop/stops before its limit",
+    """k = Constant<value = bool {1}>()  two = Constant<value = int64 {2}>()
+    y = Loop (c, k, a) <body = l (int64 i, bool go, float[2, 3] s) => (go_on, s_out) {
+        go_on = Less(i, two)  s_out = Mul(s, b)
+    }>""",
+    t(2, 3), fed([0.5, 2, 3], np.float32), fed(9),
+)  # fmt: skip
+written(
+    "Loop/what is explained comes from another state",
+    """k = Constant<value = bool {1}>()
+    u, y = Loop (c, k, a, b) <body = l (int64 i, bool go, float[3] p, float[3] q) => (go_on, p2, q2) {
+        go_on = Identity(go)  p2 = Sin(p)  q2 = Add(q, p)
+    }>""",
+    t(3), t(3), fed(3),
+)  # fmt: skip
+written(
     "Loop/reads the iteration number and rows of what it captures",
     """k = Constant<value = bool {1}>()  z = Constant<value = float[3] {0, 0, 0}>()
     y = Loop (c, k, z) <body = l (int64 i, bool go, float[3] s) => (go_on, s_out) {

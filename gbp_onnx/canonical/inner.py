@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gbp_onnx.canonical.bodies import Known, expand_bodies
 from gbp_onnx.canonical.view import View
+from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.folding import Array
 from gbp_onnx.graph.kinds import innermost
 from gbp_onnx.graph.reader import Graph, Hint, Node, Tensor, captured_names
@@ -60,33 +61,38 @@ def bodies(node: Node) -> dict[str, Inner]:
 
 def read_graph(model: onnx.ModelProto, known: Known | None, symbols_hold: bool = False) -> Graph:
     """The model as a graph, in which types and values behind branches and loops are known as far as bodies tell."""
-    hints: list[Hint] = []
+    hints: dict[str, Hint] = {}
     graph = Graph(model, symbols_hold)
-    while learned := _learned(View(graph, known=known), {hint.name for hint in hints}):
-        hints += learned
-        graph = Graph(model, symbols_hold, hints)
+    for _ in range(_ROUNDS):
+        learned = _learned(View(graph, known=known), hints)
+        if not learned:
+            break
+        hints |= learned
+        graph = Graph(model, symbols_hold, list(hints.values()))
     return graph
 
 
-def _learned(view: View, told: set[str]) -> list[Hint]:
-    """What the first node tells that tells something new."""
-    graph = view.graph
+def _learned(view: View, told: Mapping[str, Hint]) -> dict[str, Hint]:
+    """What bodies tell beyond what is known."""
+    graph, news = view.graph, dict[str, Hint]()
     for node in view.nodes:
         if node.op not in _MADE or node.domain != "":
             continue
-        outputs = [(k, t) for k, t in enumerate(node.outputs) if t is not None and t.name not in told]
         decided = node.op == "If" and graph.constant(node.inputs[0]) is not None
-        if not decided and all(_known(graph.type_of(t)) for _, t in outputs):
+        if not decided and all(_known(graph.type_of(t)) for t in node.outputs if t is not None):
             continue
-        made = _MADE[node.op](view, node)
-        news = [
-            Hint(t.name, _without_symbols(kind), value)
-            for (k, t), (kind, value) in zip(outputs, (made[k] for k, _ in outputs), strict=True)
-            if value is not None or _known(kind) > _known(graph.type_of(t))
-        ]
-        if news:
-            return news
-    return []
+        try:
+            made = _MADE[node.op](view, node)
+        except ModelError:  # a body that cannot be read matters only if a gradient flows through it
+            continue
+        for tensor, (kind, value) in zip(node.outputs, made, strict=False):
+            if tensor is None:
+                continue
+            before = told.get(tensor.name)
+            valued = value is not None and (before is None or before.value is None)
+            if valued or _known(kind) > _known(graph.type_of(tensor)):
+                news[tensor.name] = Hint(tensor.name, _without_symbols(kind), value)
+    return news
 
 
 def _made_by_if(view: View, node: Node) -> list[_Made]:
@@ -106,8 +112,20 @@ def _made_by_loop(view: View, node: Node) -> list[_Made]:
     return [(kind, None) for kind in (*body.states, *stacks)]
 
 
+def _made_by_insert(view: View, node: Node) -> list[_Made]:
+    """A sequence of the size of its first tensor."""
+    empty, tensor = view.graph.producer(node.inputs[0]), node.input(1)
+    if empty is None or empty.op != "SequenceEmpty" or tensor is None:
+        return [(onnx.TypeProto(), None)]
+    return [(helper.make_sequence_type_proto(view.graph.type_of(tensor)), None)]
+
+
 _Made = tuple[onnx.TypeProto, Array | None]  # of a node's output: its type, and its value where the file tells it
-_MADE: Mapping[str, Callable[[View, Node], list[_Made]]] = {"If": _made_by_if, "Loop": _made_by_loop}
+_MADE: Mapping[str, Callable[[View, Node], list[_Made]]] = {
+    "If": _made_by_if,
+    "Loop": _made_by_loop,
+    "SequenceInsert": _made_by_insert,
+}
 
 
 def _known(kind: onnx.TypeProto) -> int:
@@ -155,11 +173,21 @@ def _scan(view: View, node: Node) -> dict[str, Inner]:
 
 
 def _loop(view: View, node: Node) -> dict[str, Inner]:
-    """Sizes of the states as far as they hold in every iteration: what an iteration changes is not known."""
-    states = [_type(view.graph, t) for t in node.inputs[2 : node.attrs["formal"]]]
+    """Sizes of the states as far as they hold in every iteration: what an iteration changes is not known. Of a sequence
+    that is empty at first any size holds; that of what is put in is tried.
+    """
+    given = node.inputs[2 : node.attrs["formal"]]
+    states = [_type(view.graph, t) for t in given]
+    begin_empty = [(start := view.graph.producer(t)) is not None and start.op == "SequenceEmpty" for t in given]
     first = [helper.make_tensor_type_proto(TensorProto.INT64, []), helper.make_tensor_type_proto(TensorProto.BOOL, [])]
     for _ in range(_ROUNDS):
         inner = _read(view, node, "body", [*first, *states])
+        if any(begin_empty):
+            ends = inner.outputs[1 : 1 + len(states)]
+            guess = [_inserted(inner.graph, t) if e else None for e, t in zip(begin_empty, ends, strict=True)]
+            states = [s if g is None else g for s, g in zip(states, guess, strict=True)]
+            begin_empty = [False] * len(states)
+            continue
         after = [inner.graph.type_of(t) for t in inner.outputs[1 : 1 + len(states)]]
         wider = [_wider(a, b) for a, b in zip(states, after, strict=True)]
         if wider == states:
@@ -169,6 +197,16 @@ def _loop(view: View, node: Node) -> dict[str, Inner]:
 
 
 _FORMS: Mapping[str, Callable[[View, Node], dict[str, Inner]]] = {"If": _if, "Loop": _loop, "Scan": _scan}
+
+
+def _inserted(graph: Graph, sequence: Tensor) -> onnx.TypeProto | None:
+    """The type of a sequence of such tensors as the last that was inserted."""
+    maker = graph.producer(sequence)
+    while maker is not None and maker.op == "Identity":
+        maker = graph.producer(maker.inputs[0])
+    if maker is None or maker.op != "SequenceInsert" or not _known(kind := _type(graph, maker.input(1))):
+        return None
+    return helper.make_sequence_type_proto(_without_symbols(kind))
 
 
 def _read(view: View, node: Node, attribute: str, kinds: Sequence[onnx.TypeProto]) -> Inner:

@@ -143,8 +143,12 @@ class Graph:
             for name in {t.name for t in node.inputs if t is not None} | node.captures:
                 self._readers.setdefault(name, []).append(node)
             self.tensors |= {name: gs.Variable(name) for name in node.captures if name not in self.tensors}
+        self._computable = {*self._initializers, *self._constants}  # what may have a value that the file tells
         for node in self.nodes:
             if node.domain in STANDARD_DOMAINS:
+                read = [t.name for t in node.inputs if t is not None]
+                if node.op in ("Constant", "Shape", "Size") or (read and self._computable.issuperset(read)):
+                    self._computable.update(t.name for t in node.outputs if t is not None)
                 give_rank(self, node)
 
     def producer(self, tensor: Tensor | None) -> Node | None:
@@ -211,7 +215,7 @@ class Graph:
         """The value of `tensor` where the file alone determines it: initializers, Constant nodes and what is computed
         from them.
         """
-        if tensor is None:
+        if tensor is None or tensor.name not in self._computable:
             return None
         if tensor.name not in self._constants:
             self._constants[tensor.name] = None  # stands while the inputs are looked at; graphs have no cycles
