@@ -20,6 +20,19 @@ def reshape(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (reshape_like(op, ct, node.inputs[0]),)
 
 
+@vjp("Squeeze", since=13)
+def squeeze(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """Unsqueeze(ct), which asks for no shape"""
+    axes = node.input(1)
+    return (reshape_like(op, ct, node.inputs[0]) if axes is None else op.Unsqueeze(ct, axes),)
+
+
+@vjp("Unsqueeze", since=13)
+def unsqueeze(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
+    """Squeeze(ct), which asks for no shape"""
+    return (op.Squeeze(ct, node.inputs[1]),)
+
+
 @vjp("Transpose")
 def transpose(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct under the inverse permutation"""
