@@ -514,7 +514,7 @@ def scales_found_while_running_are_read(patch: Patch) -> None:
 
 @fails(lambda: DEPLOYED("qdq_u8"))
 def indices_are_taken_from_the_quantised_pool(patch: Patch) -> None:
-    patch.setattr(pool, "_is_quantised", lambda op, x: False)
+    patch.setattr(pool, "_is_quantised", lambda op, node: False)
 
 
 # --- cells, Fourier transforms, models of scikit-learn ---------------------------------------------------------------

@@ -69,14 +69,22 @@ def _value_again(op: Emitter, y: Tensor, op_type: str) -> Tensor | None:
     maker, readers = graph.producer(y), graph.readers(y)
     if maker is None or maker.domain or len(maker.outputs) != 1 or maker.captures or graph.is_output(y):
         return None
-    if graph.elem_type(y) not in FLOAT_TYPES or not readers or any(r.op != "QuantizeLinear" for r in readers):
+    if graph.elem_type(y) not in FLOAT_TYPES or not readers or not all(_quantises(graph, r) for r in readers):
         return None
-    if op_type in ("Shape", "Size"):
+    if op_type in ("Shape", "Size") and readers[0].op == "QuantizeLinear":
         return readers[0].outputs[0]
     if is_dequantizer(maker) or not any(_dequantizer(graph, t) for t in maker.inputs):
         return None
     again: Tensor = op.emit(maker.op, [_real(op, t) for t in maker.inputs], dict(maker.attrs))[0]
     return op.shaped_like(again, y)
+
+
+def _quantises(graph: Graph, reader: Node) -> bool:
+    """Whether a reader is a quantiser, or a pool in front of quantisers (they change places)."""
+    if reader.op != "MaxPool":
+        return reader.op == "QuantizeLinear"
+    behind = graph.readers(need(reader.outputs[0], "output"))
+    return bool(behind) and all(r.op == "QuantizeLinear" for r in behind)
 
 
 def _dequantizer(graph: Graph, tensor: Tensor | None) -> Node | None:

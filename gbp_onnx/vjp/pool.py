@@ -21,7 +21,7 @@ _WINDOW_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ce
 def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """ct added to the first maximum of each window (row-major), found through the Indices output"""
     x = node.inputs[0]
-    if node.attrs.get("storage_order", 0) == 0 and node.index >= 0 and not _is_quantised(op, x):
+    if node.attrs.get("storage_order", 0) == 0 and node.index >= 0 and not _is_quantised(op, node):
         indices = op.forward_output(node, 1, onnx.TensorProto.INT64)
     else:  # column-major indices, or a pool that ONNX Runtime would no longer compute on integers: ask again
         _, indices = op.MaxPool(
@@ -38,10 +38,15 @@ def max_pool(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     return (reshape_like(op, total, x),)
 
 
-def _is_quantised(op: Emitter, x: Tensor) -> bool:
-    """Whether `x` is quantised, or dequantised just now."""
-    maker = op.graph.producer(x)
-    return op.elem_type(x) not in FLOAT_TYPES or (maker is not None and maker.op == "DequantizeLinear")
+def _is_quantised(op: Emitter, node: Node) -> bool:
+    """Whether a pool works on integers, or ONNX Runtime may make it do so: between quantising operators."""
+    x, y = node.inputs[0], node.outputs[0]
+    maker, readers = op.graph.producer(x), op.graph.readers(y)
+    return (
+        op.elem_type(x) not in FLOAT_TYPES
+        or (maker is not None and maker.op == "DequantizeLinear")
+        or (bool(readers) and all(reader.op == "QuantizeLinear" for reader in readers))
+    )
 
 
 @vjp("AveragePool", since=7)

@@ -52,7 +52,7 @@ SAME_SIGN = (
     "QuantizeLinear",
     "Relu",
 )
-HEADS = ("Softmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
+HEADS = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
 
 
 @dataclass
@@ -186,6 +186,9 @@ class _Walk:
                 return self.value(x[0])
             case "MaxPool":
                 return self.values_of_pool(node)
+            case "PRelu":
+                v = self.value(x[0])
+                return np.where(v > 0, v, self.value(x[1]) * v)
             case "Reshape" | "Flatten" | "Squeeze":
                 return self.value(x[0])
         raise NotImplementedError(f"the value of {name} ({node.op_type})")
@@ -222,7 +225,7 @@ class _Walk:
                 return self.begins_at_zero(node)
             case op if op in SAME_SIGN or op in ("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu"):
                 return self.non_negative(x[0])
-            case "Add" | "Concat":
+            case "Add" | "Sum" | "Concat":
                 return all(map(self.non_negative, x))
             case "QLinearAdd" | "QLinearMul":
                 return self.non_negative(x[0]) and self.non_negative(x[3])
@@ -490,7 +493,7 @@ def _summed(ct: Array, shape: tuple[int, ...]) -> Array:
     return ct.sum(axis=tuple(k for k, d in enumerate(shape) if d == 1 and ct.shape[k] != 1), keepdims=True)
 
 
-@back("Add")
+@back("Add", "Sum")
 def _add(w: _Walk, n: onnx.NodeProto, ct: Array, a: dict[str, Any]) -> None:
     for name in n.input:
         if name not in w.weights:
@@ -579,6 +582,11 @@ def _qlinear_leaky_relu(w: _Walk, n: onnx.NodeProto, ct: Array, a: dict[str, Any
 @back("LeakyRelu")
 def _leaky_relu(w: _Walk, n: onnx.NodeProto, ct: Array, a: dict[str, Any]) -> None:
     w.add(n.input[0], np.where(w.value(n.input[0]) > 0, ct, a.get("alpha", 0.01) * ct))
+
+
+@back("PRelu")
+def _prelu(w: _Walk, n: onnx.NodeProto, ct: Array, a: dict[str, Any]) -> None:
+    w.add(n.input[0], np.where(w.value(n.input[0]) > 0, ct, w.value(n.input[1]) * ct))
 
 
 @back("QLinearSigmoid")
