@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 import gbp_onnx
 from gbp_onnx.errors import OperatorError
 from gbp_onnx.graph.reader import Graph
+from gbp_onnx.vjp.listing import rows
 from gbp_onnx.vjp.recurrent import equations
 from tests.recurrent_oracles import DEFAULTS
 from tests.test_vjp import FUZZ
@@ -174,6 +175,12 @@ def test_a_leaky_cell_is_gated_where_that_is_asked_for() -> None:
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(OperatorError, match="'Gelu' is not one of the standard's"):
         gbp_onnx.differentiate(row_reader("Gelu")[0])
+
+
+def test_every_real_input_is_listed_as_differentiated() -> None:
+    listed = {row["op"]: row["inputs"] for row in rows() if row["op"] in OPS}
+    assert listed["LSTM"] == ["X", "W", "R", "B", "initial_h", "initial_c", "P"]
+    assert listed["GRU"] == listed["RNN"] == ["X", "W", "R", "B", "initial_h"]
 
 
 # --- a network ----------------------------------------------------------------------------------------------------

@@ -162,7 +162,8 @@ def _returned(entry: Derivative) -> set[int] | None:
     for statement in _own_returns(rule):
         value = statement.value
         if not isinstance(value, ast.Tuple) or any(isinstance(e, ast.Starred) for e in value.elts):
-            return None if _is_call_of(value, "tuple") or isinstance(value, ast.Tuple) else found or {0}
+            every = isinstance(value, ast.Tuple) or any(_is_call_of(value, name) for name in ("tuple", "by_equivalent"))
+            return None if every else found or {0}
         found |= {
             place
             for place, e in enumerate(value.elts)
