@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import gbp_onnx
 from gbp_onnx.errors import OperatorError
+from gbp_onnx.vjp import Derivative, entries
 from tests.oracle.quantised_oracle import quantised_oracle
 from tests.quantised_nets import SCHEMES, fused, graph, image, quantised_net, run
 
@@ -483,6 +486,16 @@ def test_channels_last_operators_of_an_optimised_file() -> None:
         a, b = (run(gbp_onnx.build(m, rule), feeds)[f"attribution_{rule}"] for m in (model, optimised))
         np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(a).max())
     assert len(gbp_onnx.inspect(optimised).rectifiers) == 4
+
+
+def test_every_operator_of_the_quantised_families_is_met_here() -> None:
+    families = ("integer", "qlinear", "quantized")
+    table = {e.op for e in entries() if isinstance(e, Derivative) and e.rule.__module__.rpartition(".")[2] in families}
+    met = {n.op_type for scheme in [*SCHEMES, "dynamic"] for n in quantised_net(scheme).graph.node}
+    source = Path(__file__).read_text(encoding="utf-8")
+    written = set(re.findall(r'(?:node\(|^        )"(\w+)"', source, re.MULTILINE))
+    # The optimised file has the pool; Saturation stands in for every quantiser that is no rectifier.
+    assert table - met - written == {"NhwcMaxPool", "Saturation"} - written
 
 
 # --- refused ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,12 @@ def test_names_are_unique() -> None:
 def test_every_operator_of_the_table_has_a_case() -> None:
     nodes = {(n.domain, n.op_type) for c in CASES for n in c.model().graph.node}
     stand_ins = {(n.domain, n.op) for c in CASES for n in View(Graph(canonical_model(c.model()))).nodes}
-    table = {(e.domain, e.op) for e in entries() if isinstance(e, Derivative)}
+    elsewhere = ("integer", "qlinear", "quantized")  # test_quantised has those that round
+    table = {
+        (e.domain, e.op)
+        for e in entries()
+        if isinstance(e, Derivative) and e.rule.__module__.rpartition(".")[2] not in elsewhere
+    }
     # The head's is a plain pass-through, which test_api checks.
     assert table - nodes - stand_ins - FUSED == {(GBP_DOMAIN, "Head")}
 

@@ -27,7 +27,6 @@ def conv_integer(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 
 
 @vjp("MatMulInteger", since=10)
-@vjp("MatMulInteger16", domain=MICROSOFT)
 def matmul_integer(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """MatMul's, of A - A_zero and B - B_zero (integers as real numbers)"""
     a, b = need(node.input(0), "first operand"), need(node.input(1), "second operand")
