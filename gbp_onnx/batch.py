@@ -162,15 +162,11 @@ class BatchRunner:
 
     def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         session, count = self._session, len(seeds)
-        scale = np.float32(1)
         if seeds.dtype.kind == "f":
             session, name = self._seeded_session()
             known, kind = session.output_shapes.get(self.output), session.input_types[name] or np.dtype(np.float32)
-            if kind == np.float16 and np.abs(seeds).max() > 0:
-                # The mean over a mask has weights that float16 cannot hold; every rule scales with the seed.
-                scale = np.float32(np.abs(seeds).max())
             whole = seeds[0] if self._single and known is not None and len(known) == seeds.ndim - 1 else seeds
-            extra = {name: (whole / scale).astype(kind)}
+            extra = {name: whole.astype(kind)}
         else:
             extra = {self._target_input: seeds.astype(np.int64)}
         found = session.run({**feeds, **extra}, list(dict.fromkeys((self.output, *self._probes, *self._maps))))
@@ -182,8 +178,8 @@ class BatchRunner:
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])
         return BatchResult(
             values if values.ndim > 1 else values[:, None],
-            {rule: found[name] * scale if scale != 1 else found[name] for rule, name in self._attributions.items()},
-            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1) * float(scale),
+            {rule: found[name] for rule, name in self._attributions.items()},
+            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1),
         )
 
     @property
@@ -199,9 +195,8 @@ class BatchRunner:
     def _seeded_session(self) -> tuple[Session, str]:
         with self._lock:
             if self._seeded is None:
-                kind = self._session.output_types[self.output]
-                elem_type = onnx.TensorProto.BFLOAT16 if kind is None else onnx.helper.np_dtype_to_tensor_dtype(kind)
-                model, name = with_seed_input(self._built, elem_type)
+                double = self._session.output_types[self.output] == np.float64
+                model, name = with_seed_input(self._built, double)
                 self._seeded = (self._start(model), name)
             return self._seeded
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from gbp_onnx.graph.reader import FLOAT_TYPES, captured_names
+from gbp_onnx.graph.reader import captured_names
 
 __all__ = ["forward_part", "with_probes", "with_seed_input"]
 
@@ -27,16 +27,16 @@ def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
     return probes
 
 
-def with_seed_input(explainer: onnx.ModelProto, elem_type: int) -> tuple[onnx.ModelProto, str]:
+def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.ModelProto, str]:
     """A built explainer that takes any seed of the output's shape in place of the target, and that input's name.
 
-    `elem_type`: the output's.
+    The seed is float32 as the backward graph is; float64 where the output is (`double`).
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     seed, target = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"]
     model = onnx.ModelProto()
     model.CopyFrom(explainer)
-    kind = elem_type if elem_type in FLOAT_TYPES else onnx.TensorProto.FLOAT
+    kind = onnx.TensorProto.DOUBLE if double else onnx.TensorProto.FLOAT
     info = onnx.helper.make_tensor_value_info(seed, kind, None)
     inputs = [i for i in model.graph.input if i.name != target]
     del model.graph.input[:]
