@@ -16,7 +16,7 @@ from gbp_onnx.canonical.pixels import PIXEL_TYPES
 from gbp_onnx.canonical.quantizers import find_quantizers
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
-from gbp_onnx.vjp import Stop, derivative_of
+from gbp_onnx.vjp import Derivative, Stop, derivative_of
 
 __all__ = ["Chosen", "Tail", "choose_output", "labels_in"]
 
@@ -124,7 +124,7 @@ def _carriers(graph: Graph, wrt: Sequence[Tensor]) -> set[str]:
     """
     found, quantised = {t.name for t in wrt}, find_quantizers(graph).keys()
     for node in graph.nodes:
-        if isinstance(derivative_of(node), Stop) or node.domain == "ai.onnx.ml":
+        if _only_decides(node):
             continue
         arriving = [t for t in node.inputs if t is not None and t.name in found]
         if not arriving and not found & node.captures:
@@ -203,11 +203,13 @@ def _frontier(graph: Graph, output: Tensor, carriers: set[str]) -> Iterator[Chos
 
 def _is_tail(node: Node) -> bool:
     """Whether a node only decides, repackages or counts; a layer behind a decision makes the model undifferentiable."""
-    return (
-        node.domain == "ai.onnx.ml"
-        or isinstance(derivative_of(node), Stop)
-        or (node.domain == "" and node.op in (*MOVERS, *PICKERS, *COUNTERS))
-    )
+    return _only_decides(node) or (node.domain == "" and node.op in (*MOVERS, *PICKERS, *COUNTERS))
+
+
+def _only_decides(node: Node) -> bool:
+    """Whether no gradient flows through it: it stops there, or it is of ai.onnx.ml and has no derivative."""
+    entry = derivative_of(node)
+    return isinstance(entry, Stop) or (node.domain == "ai.onnx.ml" and not isinstance(entry, Derivative))
 
 
 def _holds_boxes(graph: Graph, chosen: Chosen, candidates: Sequence[Chosen]) -> bool:

@@ -117,9 +117,10 @@ def qlinear_concat(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
 def qlinear_leaky_relu(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
     """LeakyRelu's at the real x, times x_scale / y_scale"""
     x, x_scale = need(node.input(0), "input"), need(node.input(1), "scale")
-    attrs = {"alpha": 0.01, **node.attrs}
-    real = as_float(node, "LeakyRelu", [dequantised(op, x, x_scale, node.input(2))], attrs)
-    return (_between(op, node, leaky_relu(op, real, ct)[0], x_scale),)
+    real = dequantised(op, x, x_scale, node.input(2))
+    # The real output has the sign of x; the node's own is quantised.
+    plain = Node("LeakyRelu", node.name, [real], [real], {"alpha": 0.01, **node.attrs})
+    return (_between(op, node, leaky_relu(op, plain, ct)[0], x_scale),)
 
 
 @vjp("QLinearSigmoid", domain=MICROSOFT)
