@@ -58,7 +58,8 @@ def test_a_model_is_explained_and_its_results_stay(name: str) -> None:
             assert str(found[output.name]) == str(value), output.name
             continue
         scale = max(np.abs(value).max(), 1e-30)
-        assert np.abs(found[output.name].astype(float) - value.astype(float)).max() <= 1e-5 * scale, output.name
+        step = 2.0**-11 if value.dtype == np.float16 else 1e-5  # the last bit: other casts of the runtime's fall away
+        assert np.abs(found[output.name].astype(float) - value.astype(float)).max() <= step * scale, output.name
     for rule in RULES:
         attribution = found[f"attribution_{rule}"]
         assert attribution.shape == feeds[image].shape

@@ -23,6 +23,7 @@ from gbp_onnx.cli.main import cli, run
 from gbp_onnx.errors import CODES
 from gbp_onnx.imaging.preprocess import CHOICES, FIELDS, PIXEL_FORMATS, PIXEL_RANGES, PRESETS
 from gbp_onnx.imaging.render import STYLES
+from tests.head_models import head_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -47,6 +48,8 @@ def flat(text: str) -> str:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the examples name."""
     shutil.copy(bundled.model_path(), tmp_path / "model.onnx")
+    shutil.copy(bundled.model_path(), tmp_path / "int8.onnx")
+    onnx.save(head_model("yolov8_seg"), tmp_path / "detector.onnx")
     shutil.copy(bundled.photo_path(), tmp_path / "cat.png")
     shutil.copy(bundled.labels_path(), tmp_path / "labels.txt")
     (tmp_path / "photos").mkdir()
@@ -54,6 +57,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Image.open(bundled.photo_path()) as photo:
         photo.convert("RGB").save(tmp_path / "photos" / "two.jpg")
         photo.convert("RGB").save(tmp_path / "dog.jpg")
+        photo.convert("RGB").save(tmp_path / "street.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     return tmp_path

@@ -336,6 +336,7 @@ for _a, _b, _attrs in (
     ((2, 6, 5, 3), (4, 6, 5, 3), {"transBatchA": 1, "transBatchB": 1, "transB": 1}),
 ):
     case(f"{_a} {_b} {_attrs}", "FusedMatMul", t(*_a), t(*_b), attrs=_attrs, linear=True, tolerance=2e-6, **_MS)
+case("its old name", "TransposeMatMul", t(2, 4, 3), t(2, 4, 5), attrs={"transA": 1}, linear=True, tolerance=2e-6, **_MS)
 for _name, _skip in (("same shape", (2, 3, 4)), ("one skip for the batch", (1, 3, 4)), ("2-D skip", (3, 4))):
     case(_name, "SkipLayerNormalization", t(2, 3, 4), t(*_skip), t(4), t(4), t(4), epsilon=1e-3, **_MS)
     case(_name, "SkipSimplifiedLayerNormalization", t(2, 3, 4), t(*_skip), t(4), t(4), epsilon=1e-3, **_MS)

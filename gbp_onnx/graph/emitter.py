@@ -412,10 +412,11 @@ class Emitter:
     def _widened(self, op_type: str, inputs: Sequence[Operand]) -> Sequence[Operand]:
         """Half-precision tensors as float32, except where an operator only looks at them (and at nothing wider).
 
-        Sequences stay as they are: what is taken out of them is widened.
+        What is put into a sequence of them, or taken out, stays as it is.
         """
         kinds = [self._stored_type(t) if isinstance(t, gs.Tensor) else 0 for t in inputs]
-        kinds = [0 if k in _HALF and self.is_sequence(t) else k for t, k in zip(inputs, kinds, strict=True)]
+        if any(k in _HALF and self.is_sequence(t) for t, k in zip(inputs, kinds, strict=True)):
+            return inputs
         if not any(k in _HALF for k in kinds) or (op_type in _LOOKS and onnx.TensorProto.FLOAT not in kinds):
             return inputs
         widened = [self.Cast(t, to=1) if k in _HALF else t for t, k in zip(inputs, kinds, strict=True)]

@@ -7,6 +7,7 @@ from onnx import helper
 
 __all__ = [
     "FLOAT_TYPES",
+    "cotangent_number",
     "cotangent_type",
     "element_type",
     "innermost",
@@ -61,10 +62,15 @@ def element_type(kind: onnx.TypeProto) -> tuple[int, bool]:
 
 
 def cotangent_type(kind: onnx.TypeProto) -> onnx.TypeProto:
-    """The type of a cotangent, without sizes: float32 for what is not float, no longer optional."""
+    """The type of a cotangent, without sizes: float32, or float64 where that is; no longer optional."""
     number, sequence = element_type(kind)
-    number = number if number in FLOAT_TYPES else onnx.TensorProto.FLOAT
+    number = cotangent_number(number)
     return sequence_type(number) if sequence else tensor_type(number)
+
+
+def cotangent_number(number: int) -> int:
+    """The element type of a cotangent: float32 for half precision, where it would underflow, and for integers."""
+    return number if number == onnx.TensorProto.DOUBLE else int(onnx.TensorProto.FLOAT)
 
 
 def with_ranks(kind: onnx.TypeProto, cotangent: bool = False) -> onnx.TypeProto:

@@ -88,7 +88,8 @@ class _Past:
     def state(self, inside: Inside, state: State, at: Tensor) -> Tensor:
         """The state before iteration `at`, for the reverse body."""
         if state in self.stacks:
-            made: Tensor = inside.Gather(inside.capture(self.stacks[state]), at, axis=0)
+            kind = element_type(self.body.states[state.input - 2])[0]  # half precision, which the emitter widens
+            made: Tensor = inside.Cast(inside.Gather(inside.capture(self.stacks[state]), at, axis=0), to=kind)
         elif state in self.lists:
             made = inside.SequenceAt(inside.capture(self.lists[state]), at)
         else:  # a sequence, and there are none of sequences: the forward up to there, once more

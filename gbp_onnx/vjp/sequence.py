@@ -11,7 +11,7 @@ import onnx
 
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.inside import Inside
-from gbp_onnx.graph.kinds import FLOAT_TYPES, scalar_type, sequence_type
+from gbp_onnx.graph.kinds import cotangent_number, scalar_type, sequence_type
 from gbp_onnx.graph.reader import Node, Tensor
 from gbp_onnx.vjp.common import need, zeros
 from gbp_onnx.vjp.registry import Cotangents, stops_gradient, vjp
@@ -33,9 +33,8 @@ def add(op: Emitter, a: Tensor, b: Tensor) -> Tensor:
 
 
 def zeros_like(op: Emitter, tensor: Tensor) -> Tensor:
-    """The cotangent of `tensor` that is zero: float32 for integers; for a sequence, a sequence of zeros."""
-    kind = op.elem_type(tensor)
-    kind = kind if kind in FLOAT_TYPES else onnx.TensorProto.FLOAT
+    """The cotangent of `tensor` that is zero; for a sequence, a sequence of zeros."""
+    kind = cotangent_number(op.elem_type(tensor))
     if op.is_sequence(tensor):
         return mapped(op, lambda inside, one: zeros(inside, inside.Shape(one), kind), tensor, kind=kind)
     return zeros(op, op.shape(tensor), kind)
