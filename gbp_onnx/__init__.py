@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gbp_onnx.auditing.api import audit
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
@@ -32,6 +33,7 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "__version__",
+    "audit",
     "build",
     "differentiate",
     "inspect",
@@ -45,6 +47,7 @@ _HOME = {
     "Inspection": "inspection",
     "Prediction": "types",
     "Preprocess": "types",
+    "audit": "auditing.api",
     "build": "target",
     "differentiate": "gradient",
     "inspect": "inspection",

@@ -18,7 +18,12 @@ from PIL import Image, UnidentifiedImageError
 
 from gbp_onnx.errors import InputError
 
-__all__ = ["is_picture", "read_photo"]
+__all__ = ["IMAGE_SUFFIXES", "is_picture", "read_photo"]
+
+IMAGE_SUFFIXES = tuple(
+    ".avif .bmp .gif .jfif .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
+)
+"""What counts as an image in a folder."""
 
 ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4 A
 UPRIGHT = {
