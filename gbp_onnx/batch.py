@@ -36,14 +36,16 @@ class BatchResult:
 class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
-    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str) -> None:
-        self._built, self._choice, self._where = built, choice, where
+    def __init__(
+        self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str, threads: int = 0
+    ) -> None:
+        self._built, self._choice, self._where, self._threads = built, choice, where, threads
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         self._probes = with_probes(built)
-        self._session = Session(serialised(built, where), choice, where=where)
+        self._session = Session(serialised(built, where), choice, threads=threads, where=where)
         self._seeded: tuple[Session, str] | None = None
         self._lock = threading.Lock()
         self.shape = self._session.input_shapes[self.image_input]
@@ -140,7 +142,10 @@ class BatchRunner:
         with self._lock:
             if self._seeded is None:
                 model, name = with_seed_input(self._built)
-                self._seeded = (Session(serialised(model, self._where), self._choice, where=self._where), name)
+                session = Session(
+                    serialised(model, self._where), self._choice, threads=self._threads, where=self._where
+                )
+                self._seeded = (session, name)
             return self._seeded
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""One image under audit, and what the checks of one run share: nothing is computed twice, nothing before it is asked."""
+"""One image under audit, and what the checks of a run share: nothing is computed twice, nor before it is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gbp_onnx.errors import InputError
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.regions import in_frame
 from gbp_onnx.labels import find_label
-from gbp_onnx.similarity import heat
+from gbp_onnx.metrics import strength
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,7 +150,7 @@ class Case:
 
     def heat(self, rule: str) -> NDArray[np.float64]:
         """The strength of the map at each pixel: float64 [H, W], sum over the channels of |a|."""
-        return heat(self.run.maps[rule])
+        return strength(self.run.maps[rule])
 
     @cached_property
     def annotation(self) -> NDArray[np.bool_]:

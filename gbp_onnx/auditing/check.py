@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Measured", "NotApplicable"]
 
-Values = Mapping[str, float | bool]
+Values = Mapping[str, float | bool | None]
 
 
 class NotApplicable(Exception):  # noqa: N818 - nothing is wrong

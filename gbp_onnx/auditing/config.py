@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from gbp_onnx.auditing.checks import CHECKS
 from gbp_onnx.auditing.settings import (
     CheckSettings,
     flag,
-    free,
     names,
     number,
     read_field,
     text,
+    text_or,
     whole,
 )
 from gbp_onnx.auditing.toml_lines import line_of, lines_of
@@ -35,7 +35,7 @@ class ModelSection:
     """``[model]``: what is audited."""
 
     path: str | None = text(None, "the model, an .onnx file; paths are relative to this file")
-    preprocess: Any = free(
+    preprocess: Any = text_or(
         None, "how photographs become its input; without it: as the model's metadata say", (str, dict), "a preset"
     )
     labels: str | None = text(None, "a file of class labels; without it: the model's metadata")
@@ -52,7 +52,7 @@ class BaselineSection:
 
     model: str | None = text(None, "the model to compare with, an .onnx file")
     maps: str | None = text(None, "a folder of stored maps, written by --update-baseline")
-    preprocess: Any = free(
+    preprocess: Any = text_or(
         None, "how photographs become its input; without it: as for [model]", (str, dict), "a preset"
     )
     output: str | None = text(None, "the output to explain; without it: as for any model")
@@ -81,7 +81,7 @@ class ImagesSection:
 class RunSection:
     """``[run]``: how the audit runs."""
 
-    target: Any = free(
+    target: Any = text_or(
         "top1",
         'what is explained: "top1" (of the baseline, where there is one), "label", or a class',
         (str, int),
@@ -90,6 +90,7 @@ class RunSection:
     time_budget: float = number(0.0, "stop after so many seconds; a second run goes on from there; 0: no limit", 0.0)
     state: str = text(".gbp-audit", "the folder for the results of finished images, until the run is complete")
     seed: int = whole(0, "of everything random")
+    workers: int = whole(0, "images that are looked at at the same time; 0: one for each processor, at most 8", 0, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ class Config:
     def place(self, path: str) -> Path:
         """A path of the configuration as one that can be opened."""
         return self.folder / Path(path).expanduser()
+
+    def workers(self, providers: Sequence[str]) -> int:
+        """How many images are looked at at the same time: on a GPU, two keep it busy."""
+        on_cpu = providers[0] == "CPUExecutionProvider"
+        return self.run.workers or (min(8, _processors()) if on_cpu else 2)
 
     def error(self, code: str, what: str, *path: str, fix: str = "") -> AuditError:
         """An error that names the file and the line of a setting."""
@@ -172,7 +178,7 @@ def _config(values: Mapping[str, Any], where: str, folder: Path, lines: dict[tup
             raise refuse(f"there is no table [{key}]", key, fix=_nearest(key, (*SECTIONS, "checks")))
     if values.get("version", VERSION) != VERSION:
         raise refuse(f"version is {_shown(values['version'])}, this program reads {VERSION}", "version")
-    made = {key: section(kind, values.get(key, {}), key) for key, kind in SECTIONS.items()}
+    made: dict[str, Any] = {key: section(kind, values.get(key, {}), key) for key, kind in SECTIONS.items()}
     tables = values.get("checks", {})
     if not isinstance(tables, Mapping):
         raise refuse("checks are tables: write [checks.coverage]", "checks")
@@ -185,7 +191,7 @@ def _config(values: Mapping[str, Any], where: str, folder: Path, lines: dict[tup
             settings = section(check.settings, tables[name], "checks", name)
             if settings.enabled:
                 checks[name] = settings
-    config = Config(where, folder, made["model"], made["baseline"], made["images"], made["run"], checks, lines)  # type: ignore[arg-type]
+    config = Config(where, folder, made["model"], made["baseline"], made["images"], made["run"], checks, lines)
     _check_whole(config)
     return config
 
@@ -216,6 +222,11 @@ def _check_whole(config: Config) -> None:
         if unknown:
             what = f"{unknown[0]!r} is no rule"
             raise config.error("GBP502", what, "checks", name, "rules", fix=f"choose from {', '.join(RULES)}")
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(value: Any) -> str:

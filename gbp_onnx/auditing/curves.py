@@ -59,5 +59,5 @@ def edges(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     with extra("audit"):
         from skimage.filters import sobel
 
-    found: NDArray[np.float64] = sobel(image.astype(np.float64).mean(axis=2))
+    found: NDArray[np.float64] = sobel(image.astype(np.float64).mean(axis=2))  # type: ignore[no-untyped-call]
     return found

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -64,9 +66,9 @@ def run_audit(
         before = work.of_model(after=False)
         images = list(work.of_images(progress))
         complete = len(images) == len(items)
-        behind = work.of_model(after=True) if complete else {}
-        complete = complete and behind is not None
-        report = report_of(config, facts, {**before, **(behind or {})}, images, len(items), complete)
+        behind = work.of_model(after=True) if complete else None
+        complete = before is not None and behind is not None
+        report = report_of(config, facts, {**(before or {}), **(behind or {})}, images, len(items), complete)
     finally:
         store.close()
     keys = {result.item.name: result.key for result in images}
@@ -118,8 +120,14 @@ def _subject(config: Config) -> Subject:
         preprocess=_preprocess(config, section.preprocess),
         labels=None if section.labels is None else config.place(section.labels),
         options=options,
+        threads=_threads(config),
         where=str(path),
     )
+
+
+def _threads(config: Config) -> int:
+    """Several images at a time, each on one thread, is faster than one image on several threads."""
+    return 1 if config.workers(("CPUExecutionProvider",)) > 1 else 0
 
 
 def _preprocess(config: Config, value: Any) -> Any:
@@ -137,7 +145,9 @@ def _baseline(config: Config, subject: Subject) -> Baseline | None:
     options = {"output": section.output, "wrt": section.wrt, "explain": config.model.explain}
     given = _preprocess(config, section.preprocess)
     rules = getattr(drift, "rules", ("guided",))
-    other = Subject(path, rules, subject.choice, preprocess=given, options=options, where=str(path))
+    other = Subject(
+        path, rules, subject.choice, preprocess=given, options=options, threads=_threads(config), where=str(path)
+    )
     if given is None and other.guessed:
         other.preprocess = subject.preprocess
     if other.fitted.size != subject.fitted.size:
@@ -187,6 +197,10 @@ def _key(facts: Mapping[str, Any], config: Config, pictures: bool) -> str:
 # --- the work -----------------------------------------------------------------------------------------------------
 
 
+Looked = tuple[dict[str, Any], dict[str, bytes]]
+"""The result of an image, and its pictures."""
+
+
 class _Work:
     """What is left to do, and what is known already."""
 
@@ -225,17 +239,30 @@ class _Work:
 
     def of_images(self, progress: Progress | None) -> Iterator[ImageResult]:
         """The results of the images, in order, until the time is over."""
-        for count, item in enumerate(self._lab.items, start=1):
-            key = self._name(item)
-            result = self._store.get(key)
-            if result is None:
-                if time.monotonic() > self._until:
-                    return
-                result, pictures = self._look(item)
-                self._store.put(key, result, pictures)
-            yield ImageResult(item, key, result)
-            if progress is not None:
-                progress(count, len(self._lab.items), item.name)
+        workers = self._lab.config.workers(self._lab.subject.providers)
+        left, running = iter(self._lab.items), deque[tuple[Item, str, Future[Looked] | None]]()
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for count in range(1, len(self._lab.items) + 1):
+                    while len(running) <= workers and (item := next(left, None)) is not None:
+                        key = self._name(item)
+                        known = self._store.get(key) is not None
+                        if not known and time.monotonic() > self._until:
+                            left = iter(())
+                            break
+                        running.append((item, key, None if known else pool.submit(self._look, item)))
+                    if not running:
+                        return
+                    item, key, future = running.popleft()
+                    if future is not None:
+                        self._store.put(key, *future.result())
+                    yield ImageResult(item, key, self._store.get(key))
+                    if progress is not None:
+                        progress(count, len(self._lab.items), item.name)
+            finally:
+                for *_, future in running:
+                    if future is not None:
+                        future.cancel()
 
     def _name(self, item: Item) -> str:
         """A name for an image: its content, its place and what is said about it."""
@@ -244,13 +271,13 @@ class _Work:
             digest.update(item.path.read_bytes())
         return digest.hexdigest()[:24]
 
-    def _look(self, item: Item) -> tuple[dict[str, Any], dict[str, bytes]]:
+    def _look(self, item: Item) -> Looked:
         """Everything about one image."""
         case = self._lab.case(item)
         try:
             run = case.run
         except (InputError, RuntimeFailure) as error:
-            return {"error": f"{error.code}: {error.what}"}, {}
+            return {"error": _said(error)}, {}
         labels = case.subject.labels(run.values.size)
         shares = case.subject.probabilities(run.values)
         top = int(shares.argmax())
@@ -273,7 +300,7 @@ class _Work:
         except NotApplicable as error:
             return {"skip": str(error)}
         except (InputError, RuntimeFailure) as error:
-            return {"error": f"{error.code}: {error.what}"}
+            return {"error": _said(error)}
 
     def _draw(self, case: Case) -> Iterator[tuple[str, bytes]]:
         rule = next(iter(getattr(self._lab.config.checks.get("drift"), "rules", ())), case.subject.rules[0])
@@ -290,6 +317,13 @@ def _plain(measured: Measured) -> dict[str, Any]:
     return {key: part for key, part in parts.items() if part}
 
 
-def _number(value: float) -> float | None:
+def _number(value: float | None) -> float | None:
     """Eight digits of a number; None for what is none."""
-    return float(f"{value:.8g}") if math.isfinite(value) else None
+    return float(f"{value:.8g}") if value is not None and math.isfinite(value) else None
+
+
+def _said(error: InputError | RuntimeFailure) -> str:
+    """What is wrong with an image. Raises again what is wrong with all of them: a package that is missing."""
+    if error.code == "GBP412":
+        raise error
+    return f"{error.code}: {error.what}"

@@ -13,13 +13,13 @@ __all__ = [
     "about",
     "boxes",
     "flag",
-    "free",
     "limit",
     "limits_of",
     "names",
     "number",
     "read_field",
     "text",
+    "text_or",
     "whole",
 ]
 
@@ -53,7 +53,7 @@ def text(default: str | None, words: str, choices: Sequence[str] = (), shown: bo
     return _setting(default, words, read, shown)
 
 
-def free(default: Any, words: str, kinds: tuple[type, ...], wanted: str, shown: bool = True) -> Any:
+def text_or(default: Any, words: str, kinds: tuple[type, ...], wanted: str, shown: bool = True) -> Any:
     """A value of one of several types, which its reader understands."""
 
     def read(value: Any) -> Any:

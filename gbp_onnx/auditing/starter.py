@@ -24,7 +24,7 @@ __all__ = ["write_starter"]
 
 
 def write_starter(model: str, images: str, baseline: str | None, out: str) -> list[str]:
-    """Write the configuration; what the user should know about it. Nothing of it is fitted to the model or the baseline.
+    """Write the configuration, and return what the user should know. Nothing is fitted to the model or the baseline.
 
     Raises GBP503 (no images there), GBP1xx and GBP2xx are left to the run.
     """
@@ -74,8 +74,8 @@ def _preprocess(model: str) -> tuple[str, str]:
 def _lines(given: dict[str, dict[str, Any]], out: str, compared: bool) -> Iterator[str]:
     yield "# What is checked, on which images, and what fails."
     yield f"#   gbp-onnx audit {Path(out).name} --html audit.html"
-    yield "# Paths are relative to this file. A line that starts with # shows a setting that is not set, or its default."
-    yield "# Thresholds: min_ and max_ are for each image, min_mean_ and max_mean_ for the mean; false switches one off."
+    yield "# Paths are relative to this file. A line behind # shows a setting that is not set, or its default."
+    yield "# Thresholds: min_ and max_ hold for each image, min_mean_ and max_mean_ for the mean; false is none."
     yield ""
     yield "version = 1"
     sections = {"model": ModelSection, "baseline": BaselineSection, "images": ImagesSection, "run": RunSection}

@@ -45,6 +45,7 @@ class Subject:
     """A model, with everything that checks ask of it. Thread-safe; sessions are made when they are first used.
 
     `model`: a source model (path or ModelProto). `rules`: what `explain` computes, all from one forward pass.
+    `threads`: of each session; 0: as ONNX Runtime chooses.
     """
 
     def __init__(
@@ -56,18 +57,20 @@ class Subject:
         preprocess: Any = None,
         labels: Labels | None = None,
         options: dict[str, Any] | None = None,
+        threads: int = 0,
         where: str,
     ) -> None:
         self.source = load_model(model)
         if is_explainer(self.source):
             fix = "name the model that it was built from"
             raise AuditError("GBP502", "this is a built explainer, audits take models", where, fix)
-        self.where, self.rules, self.choice, self.options = where, tuple(rules), choice, dict(options or {})
+        self.where, self.rules, self.choice, self.threads = where, tuple(rules), choice, threads
+        self.options = dict(options or {})
         self.sha256 = source_sha256(model)
         copy = onnx.ModelProto()
         copy.CopyFrom(self.source)
         self.built = build_loaded(copy, self.rules, **self.options, where=where, digest=self.sha256)
-        self.runner = BatchRunner(self.built, self.rules, choice, where)
+        self.runner = BatchRunner(self.built, self.rules, choice, where, threads)
         props = {e.key: e.value for e in self.built.metadata_props}
         self.props, self.head = props, props["gbp.head"] or None
         given = None if preprocess is None else parse_preprocess(preprocess)
@@ -80,6 +83,11 @@ class Subject:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._twin: Subject | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers that are really used."""
+        return self.runner.providers
 
     @cached_property
     def fitted(self) -> Preprocess:
@@ -146,6 +154,7 @@ class Subject:
                     choice,
                     preprocess=self.preprocess,
                     options=self.options,
+                    threads=self.threads,
                     where=self.where,
                 )
             return self._twin
@@ -172,5 +181,7 @@ class Subject:
     def _session(self, key: str, make: Callable[[], onnx.ModelProto]) -> Session:
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = Session(serialised(make(), self.where), self.choice, where=self.where)
+                self._sessions[key] = Session(
+                    serialised(make(), self.where), self.choice, threads=self.threads, where=self.where
+                )
             return self._sessions[key]

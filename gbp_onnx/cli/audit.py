@@ -124,9 +124,9 @@ def _run(config: Config, wanted: dict[str, str], shape: str, fresh: bool, quiet:
             click.echo(f"  - {note}", err=True)
     if wanted.get("json") != "-":
         if shape == "github":
-            from gbp_onnx.report.github import annotations, job_summary
+            from gbp_onnx.report.github import commands, job_summary
 
-            click.echo("\n".join(annotations(report)))
+            click.echo("\n".join(commands(report)))
             job_summary(report)
         else:
             _show(report)

@@ -17,11 +17,11 @@ FORMATS = {
     "markdown": "markdown:as_markdown",
     "html": "html:as_html",
 }
-"""Format -> the module here, and the function in it that makes the text. A module loads what it needs when it is used."""
+"""Format -> the module here, and the function in it that makes the text. Modules are loaded when they are used."""
 
 
 def text(report: AuditReport, form: str) -> str:
-    """The report in a format. Raises GBP505 where a package that it needs is missing."""
+    """The report in a format. Raises GBP412 where a package that it needs is missing."""
     module, _, name = FORMATS[form].partition(":")
     made: str = getattr(import_module(f"gbp_onnx.report.{module}"), name)(report)
     return made

@@ -1,4 +1,4 @@
-"""Faithfulness: what the map calls important matters to the model, more than what chance or an edge detector calls so."""
+"""Faithfulness: what the map calls strong matters to the model, more than what chance or an edge detector calls so."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def _values(curves: Mapping[str, Mapping[str, list[float]]], rules: tuple[str, .
 
 
 def _mean(x: NDArray[Any], channels_first: bool) -> NDArray[Any]:
-    return x.mean(axis=(1, 2) if channels_first else (0, 1), keepdims=True).astype(x.dtype)
+    mean: NDArray[Any] = x.mean(axis=(1, 2) if channels_first else (0, 1), keepdims=True).astype(x.dtype)
+    return mean
 
 
 CHECK = Check(
@@ -75,8 +76,8 @@ CHECK = Check(
     name="faithfulness",
     title="Faithfulness",
     meaning="The class's probability rises early when the pixels that the map calls strong are put into a blurred "
-    "photograph, and falls early when they are taken out: areas under both curves, against a random order and the edges "
-    "of the photograph.",
+    "photograph, and falls early when they are taken out: areas under both curves, against a random order and the "
+    "edges of the photograph.",
     paper="Petsiuk et al. 2018, RISE: Randomized Input Sampling for Explanation of Black-box Models",
     settings=Faithfulness,
     image=measure,

@@ -44,8 +44,8 @@ CHECK = Check(
     code="GBP-A5",
     name="localisation",
     title="Localisation",
-    meaning="The strongest pixel lies on the annotated object (pointing game), and so does the map's energy, more of it "
-    "than on any other place of that size.",
+    meaning="The strongest pixel lies on the annotated object (pointing game), and so does the map's energy, more of "
+    "it than on any other place of that size.",
     paper="Zhang et al. 2016, Top-down Neural Attention by Excitation Backprop (pointing game); Wang et al. 2020, "
     "Score-CAM (energy-based pointing game)",
     settings=Localisation,

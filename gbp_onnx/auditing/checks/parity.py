@@ -10,8 +10,8 @@ from gbp_onnx.auditing.case import Case
 from gbp_onnx.auditing.check import Check, Measured
 from gbp_onnx.auditing.item import spread
 from gbp_onnx.auditing.settings import CheckSettings, limit, whole
+from gbp_onnx.metrics import cosine
 from gbp_onnx.runtime.providers import CPU, choose_providers
-from gbp_onnx.similarity import cosine
 
 __all__ = ["CHECK"]
 
@@ -46,7 +46,7 @@ def measure(case: Case, settings: Parity) -> Measured:
         )
     if subject.runner.providers[0] != CPU:
         other = subject.elsewhere(choose_providers("cpu")).explain(case.x, case.frame, run.target)
-        values["device_difference"] = max(1 - cosine(run.raw[rule], other.raw[rule]) for rule in run.raw)
+        values["device_difference"] = max(1 - (cosine(run.raw[rule], other.raw[rule]) or 0.0) for rule in run.raw)
     return Measured(values)
 
 

@@ -4,21 +4,28 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from gbp_onnx.auditing.case import Case, Lab
 from gbp_onnx.auditing.check import Check, Measured, NotApplicable
 from gbp_onnx.auditing.randomise import Layer, layers_from_top, shuffled
 from gbp_onnx.auditing.settings import CheckSettings, limit, names, text, whole
 from gbp_onnx.auditing.subject import Subject
-from gbp_onnx.similarity import as_seen, heat, spearman, ssim
+from gbp_onnx.metrics import spearman, ssim
 
 __all__ = ["CHECK"]
+
+METRICS = {"ssim": ssim, "spearman": spearman}
+
+Map = NDArray[np.float32]
+Curves = dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,44 +53,38 @@ def measure(lab: Lab, settings: Sanity) -> Iterator[Measured]:
     cases = [case for case in lab.sample(settings.images) if np.isfinite(case.run.explained)]
     if len(cases) < 2:
         raise NotApplicable("two images that can be read are needed")
-    seen = {rule: [_Strength(case.run.maps[rule]) for case in cases] for rule in settings.rules}
-    bounds = {rule: _pairs(lab, found, settings.pairs) for rule, found in seen.items()}
-    groups = [
-        tuple(layers[k] for k in part) for part in np.array_split(range(len(layers)), min(settings.steps, len(layers)))
-    ]
-    curves: dict[str, dict[str, list[float]]] = {rule: {"ssim": [], "spearman": []} for rule in settings.rules}
+    trained = {rule: [case.run.maps[rule] for case in cases] for rule in settings.rules}
+    bounds = {rule: _alike(_random_pairs(lab, maps, settings.pairs)) for rule, maps in trained.items()}
+    parts = np.array_split(np.arange(len(layers)), min(settings.steps, len(layers)))
+    groups = [tuple(layers[k] for k in part) for part in parts]
+    curves: dict[str, Curves] = {rule: {name: [] for name in METRICS} for rule in settings.rules}
     changing = _Shuffled(lab, cases)
     for group in groups:
-        for rule, pairs in changing.next(group, settings.rules).items():
-            alike = [trained.alike(_Strength(now)) for trained, now in zip(seen[rule], pairs, strict=True)]
-            for k, kind in enumerate(("ssim", "spearman")):
-                curves[rule][kind].append(round(float(np.mean([one[k] for one in alike])), 5))
-    other = [_least_likely(case) for case in cases]
+        for rule, maps in changing.next(group, settings.rules).items():
+            for name, value in _alike(zip(trained[rule], maps, strict=True)).items():
+                curves[rule][name].append(value)
+    others = [_least_likely(case) for case in cases]
     for rule in settings.rules:
-        by_class = [trained.alike(_Strength(maps[rule])) for trained, maps in zip(seen[rule], other, strict=True)]
-        yield _verdict(
-            rule, curves[rule], bounds[rule], [float(np.mean([o[k] for o in by_class])) for k in (0, 1)], groups
-        )
+        by_class = _alike((mine, other[rule]) for mine, other in zip(trained[rule], others, strict=True))
+        yield _verdict(rule, curves[rule], bounds[rule], by_class, groups)
 
 
-class _Strength:
-    """A map as it is compared: its strength at each pixel, and that as the eye gets it."""
+def _alike(pairs: Iterable[tuple[Map, Map]]) -> dict[str, float]:
+    """The mean SSIM and Spearman correlation of pairs of maps; pairs that have none (a map of zeros) are left out."""
+    found: dict[str, list[float]] = {name: [] for name in METRICS}
+    for a, b in pairs:
+        for name, metric in METRICS.items():
+            value = metric(a, b)
+            if value is not None:
+                found[name].append(value)
+    return {name: float(np.mean(values)) if values else math.nan for name, values in found.items()}
 
-    def __init__(self, attribution: Any) -> None:
-        self.heat = heat(np.nan_to_num(attribution, posinf=0.0, neginf=0.0)).astype(np.float32)
-        self.seen = as_seen(self.heat)
 
-    def alike(self, other: _Strength) -> tuple[float, float]:
-        """(SSIM, Spearman)."""
-        return ssim(self.seen, other.seen), spearman(self.heat, other.heat)
-
-
-def _pairs(lab: Lab, found: Sequence[_Strength], count: int) -> tuple[float, float]:
-    """The mean similarity (SSIM, Spearman) of the maps of random pairs of different images."""
-    every = [(a, b) for a in range(len(found)) for b in range(a)]
-    chosen = lab.random(1).permutation(len(every))[:count]
-    alike = [found[every[k][0]].alike(found[every[k][1]]) for k in chosen]
-    return float(np.mean([a[0] for a in alike])), float(np.mean([a[1] for a in alike]))
+def _random_pairs(lab: Lab, maps: Sequence[Map], count: int) -> Iterator[tuple[Map, Map]]:
+    """Pairs of the maps of different images."""
+    every = [(a, b) for a in range(len(maps)) for b in range(a)]
+    for k in lab.random(1).permutation(len(every))[:count]:
+        yield maps[every[k][0]], maps[every[k][1]]
 
 
 def _least_likely(case: Case) -> dict[str, Any]:
@@ -104,46 +105,47 @@ class _Shuffled:
         """Put further layers out of order; the maps of all images for the classes that were explained at first."""
         self._model = shuffled(self._model, layers, self._generator)
         old = self._subject
-        now = Subject(self._model, rules, old.choice, preprocess=old.preprocess, options=old.options, where=old.where)
+        now = Subject(
+            self._model,
+            rules,
+            old.choice,
+            preprocess=old.preprocess,
+            options=old.options,
+            threads=old.threads,
+            where=old.where,
+        )
         runs = [now.explain(case.x, case.frame, case.target) for case in self._cases]
         return {rule: [run.maps[rule] for run in runs] for rule in rules}
 
 
 def _verdict(
     rule: str,
-    curves: dict[str, list[float]],
-    bound: tuple[float, float],
-    by_class: Sequence[float],
+    curves: Curves,
+    bound: Mapping[str, float],
+    by_class: Mapping[str, float],
     groups: Sequence[Sequence[Layer]],
 ) -> Measured:
     """Numbers and a sentence, from this model's own curves."""
     upper = max(0, round(len(groups) / 4) - 1)
-    values: dict[str, float | bool] = {
-        f"{rule}.ssim_upper": curves["ssim"][upper],
-        f"{rule}.ssim_all": curves["ssim"][-1],
-        f"{rule}.ssim_pairs": bound[0],
-        f"{rule}.ssim_excess": curves["ssim"][-1] - bound[0],
-        f"{rule}.spearman_upper": curves["spearman"][upper],
-        f"{rule}.spearman_all": curves["spearman"][-1],
-        f"{rule}.spearman_pairs": bound[1],
-        f"{rule}.class_ssim": by_class[0],
-        f"{rule}.class_spearman": by_class[1],
-    }
-    count, depth = sum(len(group) for group in groups), sum(len(group) for group in groups[: upper + 1])
+    values: dict[str, float | bool | None] = {f"{rule}.ssim_excess": curves["ssim"][-1] - bound["ssim"]}
+    for name, curve in curves.items():
+        values |= {
+            f"{rule}.{name}_upper": curve[upper],
+            f"{rule}.{name}_all": curve[-1],
+            f"{rule}.{name}_pairs": bound[name],
+            f"{rule}.class_{name}": by_class[name],
+        }
+    count, depth = sum(map(len, groups)), sum(map(len, groups[: upper + 1]))
     # 1 is the trained map, the pairs' mean is a map of something else: where between the two does the map stand?
-    left = (curves["spearman"][upper] - bound[1]) / max(1e-9, 1 - bound[1])
+    left = (curves["spearman"][upper] - bound["spearman"]) / max(1e-9, 1 - bound["spearman"])
     said = "insensitive" if left >= 0.5 else "sensitive"
     sentence = (
-        f"{rule} is {said} to the upper layers of this model: with {depth} of {count} layers out of order its maps keep "
-        f"a Spearman correlation of {curves['spearman'][upper]:.2f} and an SSIM of {curves['ssim'][upper]:.2f} with the "
-        f"trained model's (maps of different images: {bound[1]:.2f} and {bound[0]:.2f})"
+        f"{rule} is {said} to the upper layers of this model: with {depth} of {count} layers out of order its maps "
+        f"keep a Spearman correlation of {curves['spearman'][upper]:.2f} and an SSIM of {curves['ssim'][upper]:.2f} "
+        f"with the trained model's (maps of different images: {bound['spearman']:.2f} and {bound['ssim']:.2f})"
     )
-    notes = {
-        "sentence": sentence,
-        "steps": [group[-1].name for group in groups],
-        "ssim": curves["ssim"],
-        "spearman": curves["spearman"],
-    }
+    notes: dict[str, Any] = {"sentence": sentence, "steps": [group[-1].name for group in groups]}
+    notes |= {name: [round(v, 5) if math.isfinite(v) else None for v in curve] for name, curve in curves.items()}
     return Measured(values, notes, about=rule)
 
 
@@ -151,8 +153,8 @@ CHECK = Check(
     code="GBP-A8",
     name="sanity",
     title="Sanity",
-    meaning="Maps lose their likeness when the model's weights are put out of order, layer by layer from the output down: "
-    "SSIM ends below that of random pairs of images. And the map of another class is another map.",
+    meaning="Maps lose their likeness when the model's weights are put out of order, layer by layer from the output "
+    "down: SSIM ends below that of random pairs of images. And the map of another class is another map.",
     paper="Adebayo et al. 2018, Sanity Checks for Saliency Maps; Arun et al. 2021, Assessing the Trustworthiness of "
     "Saliency Maps for Localizing Abnormalities in Medical Imaging (the pass rule)",
     settings=Sanity,

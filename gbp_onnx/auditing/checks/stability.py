@@ -14,7 +14,7 @@ from gbp_onnx.auditing.check import Check, Measured
 from gbp_onnx.auditing.settings import CheckSettings, limit, names, number, text, whole
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.regions import jpeg
-from gbp_onnx.similarity import as_seen, heat, spearman, ssim
+from gbp_onnx.metrics import spearman, ssim
 
 __all__ = ["CHECK"]
 
@@ -37,7 +37,7 @@ class Stability(CheckSettings):
 
 def measure(case: Case, settings: Stability) -> Measured:
     """Explain the same class in each changed picture."""
-    values: dict[str, float | bool] = {}
+    values: dict[str, float | bool | None] = {}
     changed = []
     top1 = int(np.argmax(case.run.values))
     for name, pixels, moved in _changes(case, settings):
@@ -45,10 +45,10 @@ def measure(case: Case, settings: Stability) -> Measured:
         run = case.subject.explain(x, frame, case.target)
         changed.append(float(int(np.argmax(run.values)) != top1))
         for rule in settings.rules:
-            still, now = heat(case.run.maps[rule]), heat(run.maps[rule])
+            still, now = case.run.maps[rule], run.maps[rule]
             still, now = (still[:-moved, :-moved], now[moved:, moved:]) if moved else (still, now)
             values[f"{rule}.{name}_spearman"] = spearman(still, now)
-            values[f"{rule}.{name}_ssim"] = ssim(as_seen(still), as_seen(now))
+            values[f"{rule}.{name}_ssim"] = ssim(still, now)
     if changed:
         values["top1_changed"] = sum(changed) / len(changed)
     return Measured(values)
