@@ -19,12 +19,14 @@ class Drift(CheckSettings):
     """How far model and baseline may be apart."""
 
     rules: tuple[str, ...] = names(("guided",), "the maps that are compared")
-    max_top1_changed: float | None = limit(0.0, "1 where the predicted class is another, else 0", 0, 1)
+    max_top1_lost: float | None = limit(0.0, "1 where the baseline's class is not among the five best, else 0", 0, 1)
+    max_top1_changed: float | None = limit(None, "1 where the predicted class is another, else 0", 0, 1, shown=False)
     max_score_change: float | None = limit(0.25, "change of the explained class's probability", 0, 1)
     min_cosine: float | None = limit(0.7, "cosine of the two maps, signs counted", -1, 1)
     min_spearman: float | None = limit(0.6, "rank correlation of the strengths at each pixel", -1, 1)
     min_ssim: float | None = limit(0.5, "structural similarity of the strengths", -1, 1)
     min_top_overlap: float | None = limit(0.4, "share of the strongest pixels that both have", 0, 1)
+    max_mean_top1_changed: float | None = limit(0.1, "share of images whose predicted class is another", 0, 1)
     max_mean_score_change: float | None = limit(0.1, "mean over the images, as the following ones", 0, 1)
     min_mean_cosine: float | None = limit(0.85, "", -1, 1)
     min_mean_spearman: float | None = limit(0.75, "", -1, 1)
@@ -41,6 +43,7 @@ def measure(case: Case, settings: Drift) -> Measured:
     share = case.subject.probabilities(run.values)
     top1 = int(np.argmax(run.values))
     values: dict[str, float | bool | None] = {
+        "top1_lost": float(past.top1 not in np.argsort(-run.values, kind="stable")[:5]),
         "top1_changed": float(top1 != past.top1),
         "score_change": abs(float(share[run.target]) - past.score),
     }
