@@ -72,7 +72,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing gbp-onnx into $(VENV)"
-	@$(BIN)/python $(PIP) --editable .
+	@$(BIN)/python $(PIP) --editable '.[compare]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
@@ -82,7 +82,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	@echo "installing gbp-onnx and the linters into $(VENV)"
-	@$(BIN)/python $(PIP) --editable '.[lint]'
+	@$(BIN)/python $(PIP) --editable '.[lint,test]'
 	@touch $@ $(VENV)/.installed
 
 $(ORACLE)/bin/python:

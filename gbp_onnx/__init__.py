@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gbp_onnx.auditing.api import audit
+    from gbp_onnx.compare import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
     from gbp_onnx.gradient import differentiate
+    from gbp_onnx.graph.saving import save
     from gbp_onnx.inspection import Inspection, inspect
     from gbp_onnx.target import build
     from gbp_onnx.types import Prediction, Preprocess
 
 __all__ = [
+    "Comparison",
     "Explainer",
     "Explanation",
     "GbpError",
@@ -35,11 +38,14 @@ __all__ = [
     "__version__",
     "audit",
     "build",
+    "compare",
     "differentiate",
     "inspect",
+    "save",
 ]
 
 _HOME = {
+    "Comparison": "compare",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "GbpError": "errors",
@@ -49,8 +55,10 @@ _HOME = {
     "Preprocess": "types",
     "audit": "auditing.api",
     "build": "target",
+    "compare": "compare",
     "differentiate": "gradient",
     "inspect": "inspection",
+    "save": "graph.saving",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,14 @@ class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
     def __init__(
-        self, built: onnx.ModelProto, rules: Sequence[str], choice: Choice, where: str, threads: int = 0
+        self,
+        built: onnx.ModelProto,
+        rules: Sequence[str],
+        choice: Choice,
+        where: str,
+        folder: Path | None = None,
+        low_memory: bool = False,
+        threads: int = 0,
     ) -> None:
         self._built, self._choice, self._where, self._threads = built, choice, where, threads
         props = {e.key: e.value for e in built.metadata_props}
@@ -45,7 +53,8 @@ class BatchRunner:
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         self._probes = with_probes(built)
-        self._session = Session(serialised(built, where), choice, threads=threads, where=where)
+        self._folder, self._low_memory = folder, low_memory
+        self._session = self._start(built)
         self._seeded: tuple[Session, str] | None = None
         self._lock = threading.Lock()
         self.shape = self._session.input_shapes[self.image_input]
@@ -64,6 +73,14 @@ class BatchRunner:
     def further_inputs(self) -> list[str]:
         """Inputs besides the image and the target."""
         return [n for n in self._session.input_types if n not in (self.image_input, self._target_input)]
+
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the output for each image; None where the file does not say."""
+        sizes = list(self._session.output_shapes.get(self.output) or ())
+        if sizes and (sizes[0] == 1 or not self._single):
+            del sizes[0]
+        return int(np.prod(sizes)) if sizes and all(isinstance(d, int) and d > 0 for d in sizes) else None
 
     def count(self, feeds: Feeds) -> int:
         """The number of images in a batch."""
@@ -142,11 +159,19 @@ class BatchRunner:
         with self._lock:
             if self._seeded is None:
                 model, name = with_seed_input(self._built)
-                session = Session(
-                    serialised(model, self._where), self._choice, threads=self._threads, where=self._where
-                )
-                self._seeded = (session, name)
+                self._seeded = (self._start(model), name)
             return self._seeded
+
+    def _start(self, model: onnx.ModelProto) -> Session:
+        data = serialised(model, self._where)
+        return Session(
+            data,
+            self._choice,
+            threads=self._threads,
+            where=self._where,
+            folder=self._folder,
+            low_memory=self._low_memory,
+        )
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._session.input_shapes[name]

@@ -15,7 +15,8 @@ from gbp_onnx import bundled
 from gbp_onnx.batch import BatchRunner, Feeds
 from gbp_onnx.errors import InputError
 from gbp_onnx.explanation import Explanation, top_predictions
-from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
+from gbp_onnx.graph.external import bytes_outside
+from gbp_onnx.graph.files import ModelSource, read_model
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
@@ -29,6 +30,8 @@ from gbp_onnx.version import package_version
 __all__ = ["Explainer"]
 
 DEFAULT_RULES = ("guided",)
+LOW_MEMORY_FROM = 1 << 30
+"""Bytes of weights on disk: beyond, a second copy of them costs more than the speed that it buys."""
 
 
 class Explainer:
@@ -39,7 +42,9 @@ class Explainer:
     (CUDA where it truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short
     form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
-    `build`; a built explainer has made its choice.
+    `build`; a built explainer has made its choice. `low_memory`: no weight has a second copy, in a layout that
+    runs faster (default: where the weights lie on disk and are larger than 1 GiB). A model file of 128 MiB or more, and
+    external data, are read by ONNX Runtime where they lie: they must stay while the explainer lives.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -59,23 +64,25 @@ class Explainer:
         wrt: str | None = None,
         explain: str = "logit",
         rectify: Iterable[str] = (),
+        low_memory: bool | None = None,
     ) -> None:
         asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
         source: ModelSource = bundled.model_path() if model is None else model
-        self.where = source_name(source)
-        built = load_model(source)
+        file = read_model(source, leave=True, whole_below=0 if low_memory else None)
+        self.where, built = file.where, file.model
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
         if is_explainer(built):
             _check_built({e.key: e.value for e in built.metadata_props}, options, self.where)
         else:
-            digest = source_sha256(source)
-            built = build_loaded(built, asked or tuple(RULES), **options, where=self.where, digest=digest)
+            built = build_loaded(file, asked or tuple(RULES), **options)
         self._props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
         self._choice = choose_providers(providers)
-        self._runner = BatchRunner(built, self.rules, self._choice, self.where)
+        self.low_memory = bytes_outside(built) > LOW_MEMORY_FROM if low_memory is None else low_memory
+        """Whether weights have no second copy."""
+        self._runner = BatchRunner(built, self.rules, self._choice, self.where, file.folder, self.low_memory)
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
         found = given or from_metadata(self._props)
         self._guessed = found is None
@@ -86,6 +93,21 @@ class Explainer:
     def image_input(self) -> str:
         """The name of the explained input."""
         return self._runner.image_input
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the explained input."""
+        return self._runner.dtype
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The class labels; None where there are none."""
+        return self._labels
+
+    @property
+    def classes(self) -> int | None:
+        """The number of values of the explained output for each image; None where the file does not say."""
+        return self._runner.classes
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -200,6 +222,7 @@ class Explainer:
         return {
             "model": self.where,
             "source_sha256": self._props["gbp.source_sha256"],
+            **({"data_sha256": json.loads(self._props["gbp.data_sha256"])} if "gbp.data_sha256" in self._props else {}),
             "output": self.output,
             "explained_tensor": self._props["gbp.explained"],
             "head": self.head,

@@ -41,7 +41,8 @@ def differentiate(
     the source's outputs,
     then ``<input>_grad`` for each `wrt` (its shape and type, float32 for integers): the sum over outputs of J^T seed,
     zeros
-    where nothing depends on the input. Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
+    where nothing depends on the input. Weights that do not fit into one file stay in theirs (see `build`). Raises
+    ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
     where = source_name(model)
     table = overrides(rule, rectify)

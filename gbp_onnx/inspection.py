@@ -12,7 +12,7 @@ import onnx
 
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.errors import Reason
-from gbp_onnx.graph.files import ModelSource, load_model, source_name
+from gbp_onnx.graph.files import ModelSource, read_model
 from gbp_onnx.graph.reader import Graph, Tensor
 from gbp_onnx.imaging.preprocess import from_metadata
 from gbp_onnx.rules import RULES, check_rectify
@@ -65,7 +65,8 @@ def inspect(
     Arguments as for `build`; a built explainer is looked at as the model that it was made of.
     Raises ModelError (GBP1xx) where the file cannot be read, or has no image input or float output.
     """
-    loaded, where, families = load_model(model), source_name(model), check_rectify(rectify)
+    file, families = read_model(model, leave=True), check_rectify(rectify)
+    loaded, where = file.model, file.where
     props = {e.key: e.value for e in loaded.metadata_props}
     if is_explainer(loaded):
         output, wrt = output or props["gbp.output"], wrt or json.loads(props["gbp.inputs"])["image"]

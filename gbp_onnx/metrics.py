@@ -82,7 +82,7 @@ def top_overlap(a: NDArray[Any], b: NDArray[Any], share: float = 0.01) -> float 
     x, y = strength(a).ravel(), strength(b).ravel()
     if not _finite(x, y):
         return None
-    count = min(max(1, round(share * x.size)), np.count_nonzero(x), np.count_nonzero(y))
+    count = min(max(1, round(share * x.size)), int(np.count_nonzero(x)), int(np.count_nonzero(y)))
     if count == 0:
         return None
     tops = [set(np.argsort(-v, kind="stable")[:count].tolist()) for v in (x, y)]

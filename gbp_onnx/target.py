@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, R
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
-from gbp_onnx.graph.files import ModelSource, load_model, source_name, source_sha256
+from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
 from gbp_onnx.rules import ACTIVATIONS, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate, live_tensors
@@ -66,44 +66,34 @@ def build(
     image input, per unit of that
     input. A name that is taken gets ``_1``, ``_2``...; metadata ``gbp.inputs`` and ``gbp.outputs`` say which is which.
     Warns (GbpWarning) of what should be known about the maps: no rectifier, activations that no rule gates, a deconvnet
-    map that is the same for every image. Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
+    map that is the same for every image. Where the source and its weights are larger than 2 GiB, the weights stay in
+    their data file, to which the result refers: write it with `save`.
+    Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
-    loaded, where = load_model(model), source_name(model)
-    built = build_loaded(
-        loaded,
-        rules,
-        output=output,
-        wrt=wrt,
-        explain=explain,
-        rectify=rectify,
-        where=where,
-        digest=source_sha256(model),
-    )
+    built = build_loaded(read_model(model), rules, output=output, wrt=wrt, explain=explain, rectify=rectify)
     for note in json.loads(next(e.value for e in built.metadata_props if e.key == "gbp.warnings")):
         warnings.warn(note, GbpWarning, stacklevel=2)
     return built
 
 
 def build_loaded(
-    model: onnx.ModelProto,
+    file: ModelFile,
     rules: Sequence[str] | str,
     *,
     output: str | None = None,
     wrt: Sequence[str] | str | None = None,
     explain: str = "logit",
     rectify: Iterable[str] = (),
-    where: str,
-    digest: str,
 ) -> onnx.ModelProto:
-    """`build` for a model that is loaded already and may be changed; `digest`: the source file's SHA-256."""
-    names, families = check_rules(rules), check_rectify(rectify)
-    if is_explainer(model):
+    """`build` for a model that is read already and may be changed; says nothing. Weights on disk stay there."""
+    names, families, where = check_rules(rules), check_rectify(rectify), file.where
+    if is_explainer(file.model):
         raise ModelError(
             "GBP111", "this model is a built explainer already", where, "build from the model that it was made of"
         )
-    scheme = plan(Graph(canonical_model(model, is_known)), output=output, wrt=wrt, explain=explain, where=where)
+    scheme = plan(Graph(canonical_model(file.model, is_known)), output=output, wrt=wrt, explain=explain, where=where)
     try:
-        return _emit(scheme, names, families, digest)
+        return _emit(scheme, names, families, file.digests())
     except OperatorError as error:
         if error.reasons and error.code != "GBP203":
             raise OperatorError.of(error.reasons, where) from None
@@ -190,13 +180,13 @@ def notes(scheme: Plan, rules: Sequence[str], families: Sequence[str]) -> list[s
 def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason, ...]:
     """Every reason why this model cannot be explained; empty where it can."""
     try:
-        _emit(scheme, ("saliency",), check_rectify(families), "")
+        _emit(scheme, ("saliency",), check_rectify(families), {})
     except OperatorError as error:
         return error.reasons or (Reason(error.code, "", scheme.output.name, error.what),)
     return ()
 
 
-def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: str) -> onnx.ModelProto:
+def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: Mapping[str, str]) -> onnx.ModelProto:
     graph, op = scheme.graph, Emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
         raise _independent(scheme)
@@ -231,7 +221,7 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digest: s
         model,
         {
             "gbp.version": package_version(),
-            "gbp.source_sha256": digest,
+            **digests,
             "gbp.rules": json.dumps(list(rules)),
             "gbp.rectify": json.dumps(list(families)),
             "gbp.explain": "logit" if scheme.head is not None else scheme.form,

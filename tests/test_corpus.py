@@ -14,6 +14,7 @@ import pytest
 import gbp_onnx
 from gbp_onnx.errors import GbpError
 from tests.corpus import CORPUS, needs_corpus
+from tests.corpus_split import EXPLAINED, expected, feeds_for, models
 
 pytestmark = [needs_corpus, pytest.mark.corpus]
 RULES = ("saliency", "deconvnet", "guided")
@@ -37,42 +38,8 @@ SEEN = {
     ("winml_squeezenet_fp16", "keras-caffe"): (178, EGYPTIAN_CAT, 207, 251, CORN, 386, 258),
 }
 
-QUANTISED, NO_FLOAT = "GBP201", "GBP109"
-REFUSED = {
-    "derived_squeezenet11_imagenet_ort_qdq_int8_perchannel.onnx": QUANTISED,
-    "derived_squeezenet11_imagenet_ort_qoperator_uint8.onnx": QUANTISED,
-    "derived_squeezenet11_imagenet_ortopt_extended.onnx": "GBP201",
-    "matlab_allmatlab_net.onnx": "GBP201",
-    "onnx_tutorials_super_resolution.onnx": "GBP104",
-    "ort_conv.int4_weights.qdq.onnx": QUANTISED,
-    "ort_conv_qdq_external_ini.onnx": "GBP106",
-    "ort_conv_qdq_s8s8_perchannel.onnx": QUANTISED,
-    "ort_conv_qdq_u8u8.onnx": QUANTISED,
-    "ort_mauimodeltester_model.onnx": QUANTISED,
-    "ort_mnist_basic.ort": "GBP102",
-    "ort_qdq_multi_consumer.onnx": QUANTISED,
-    "ort_qdq_multi_consumer_contrib.onnx": QUANTISED,
-    "ort_squeezenet_tensor_input.onnx": NO_FLOAT,
-    "superres_prepost_opset18.onnx": NO_FLOAT,
-    "tflite_coral_mobilenet_v1_0.25_128_quant.onnx": QUANTISED,
-    "tflite_coral_mobilenet_v2_1.0_224_quant.onnx": QUANTISED,
-    "tflite_mlperftiny_resnet8_cifar10_int8.onnx": QUANTISED,
-}
-MODELS = sorted(p.name for p in (CORPUS / "models").glob("*")) if CORPUS.is_dir() else []
-
-
-def feeds_for(session: ort.InferenceSession) -> dict[str, Any]:
-    """Seeded random inputs of each input's shape (64 for unknown sizes), -1 for the target."""
-    rng, feeds = np.random.default_rng(0), dict[str, Any]()
-    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-    for value in session.get_inputs():
-        if value.name == "target":
-            first = next(iter(feeds.values()))
-            feeds[value.name] = np.full(len(first), -1)
-        else:
-            sizes = [d if isinstance(d, int) and d > 0 else 1 if k == 0 else 64 for k, d in enumerate(value.shape)]
-            feeds[value.name] = rng.normal(size=sizes).astype(kinds[value.type])
-    return feeds
+REFUSED = {name: verdict for name, verdict in expected().items() if verdict != EXPLAINED}
+MODELS = [path.name for path in models()]
 
 
 @pytest.mark.parametrize("name", [m for m in MODELS if m not in REFUSED])

@@ -87,8 +87,9 @@ def test_explainer_file_python_runs(workplace: Path) -> None:
     assert namespace["guided"].shape == namespace["x"].shape and namespace["scores"].shape == (2, 1000)
 
 
-def test_explainer_file_metadata_are_those_of_a_built_file() -> None:
-    model = gbp_onnx.build(bundled.model_path())
+def test_explainer_file_metadata_are_those_of_a_built_file(tmp_path: Path) -> None:
+    onnx.save(onnx.load(bundled.model_path()), tmp_path / "model.onnx", save_as_external_data=True, location="weights")
+    model = gbp_onnx.build(tmp_path / "model.onnx")
     keys = {entry.key for entry in model.metadata_props if entry.key.startswith("gbp.")}
     text = page("docs/explainer-file.md")
     documented = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.batch import BatchRunner
 from gbp_onnx.errors import AuditError, InputError
-from gbp_onnx.graph.files import load_model, serialised, source_sha256
+from gbp_onnx.graph.files import read_model, serialised
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.probes import forward_of, probe_names
@@ -60,18 +60,19 @@ class Subject:
         threads: int = 0,
         where: str,
     ) -> None:
-        self.source = load_model(model)
+        file = read_model(model)
+        self.source, self._folder = file.model, file.folder
         if is_explainer(self.source):
             fix = "name the model that it was built from"
             raise AuditError("GBP502", "this is a built explainer, audits take models", where, fix)
         self.where, self.rules, self.choice, self.threads = where, tuple(rules), choice, threads
         self.options = dict(options or {})
-        self.sha256 = source_sha256(model)
         copy = onnx.ModelProto()
         copy.CopyFrom(self.source)
-        self.built = build_loaded(copy, self.rules, **self.options, where=where, digest=self.sha256)
-        self.runner = BatchRunner(self.built, self.rules, choice, where, threads)
+        self.built = build_loaded(replace(file, model=copy, where=where), self.rules, **self.options)
+        self.runner = BatchRunner(self.built, self.rules, choice, where, file.folder, threads=threads)
         props = {e.key: e.value for e in self.built.metadata_props}
+        self.sha256 = props["gbp.source_sha256"]
         self.props, self.head = props, props["gbp.head"] or None
         given = None if preprocess is None else parse_preprocess(preprocess)
         self.guessed = given is None and from_metadata(props) is None
@@ -182,6 +183,10 @@ class Subject:
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = Session(
-                    serialised(make(), self.where), self.choice, threads=self.threads, where=self.where
+                    serialised(make(), self.where),
+                    self.choice,
+                    threads=self.threads,
+                    where=self.where,
+                    folder=self._folder,
                 )
             return self._sessions[key]

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from gbp_onnx.errors import ModelError
+from gbp_onnx.graph.external import is_external
 from gbp_onnx.graph.names import unique_name
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of
 
@@ -172,7 +173,7 @@ class _Context:
     def value(self, index: int) -> np.ndarray[Any, Any] | None:
         """The constant value of an input."""
         tensor = self.scope.constants.get(self.node.input[index]) if index < len(self.node.input) else None
-        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+        return None if tensor is None or is_external(tensor) else np.asarray(numpy_helper.to_array(tensor))
 
     def float_type(self) -> np.dtype[Any]:
         """The node's float type as far as the constants beside it tell; float32 otherwise."""

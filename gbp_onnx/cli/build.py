@@ -23,6 +23,13 @@ from gbp_onnx.errors import InputError
 )
 @explained_options
 @image_options
+@click.option(
+    "--weights",
+    type=click.Choice(("auto", "copy", "inside")),
+    default="auto",
+    show_default=True,
+    help="Where MODEL has a data file: share it beside OUT.onnx and else copy it, always copy it, or put all into OUT.",
+)
 @json_option
 def build(
     model: str,
@@ -34,6 +41,7 @@ def build(
     rectify: tuple[str, ...],
     preprocess: str | None,
     labels: str | None,
+    weights: str,
     as_json: bool,
 ) -> None:
     """Write MODEL's explainer: an ONNX file that returns the attributions beside MODEL's own outputs, in any ONNX
@@ -45,10 +53,11 @@ def build(
       gbp-onnx build model.onnx -o explainer.onnx -r guided --preprocess imagenet --labels labels.txt
     """
     from gbp_onnx.graph.assemble import set_metadata
-    from gbp_onnx.graph.files import save_model
+    from gbp_onnx.graph.files import read_model
+    from gbp_onnx.graph.saving import write_model
     from gbp_onnx.imaging.preprocess import parse_preprocess
     from gbp_onnx.labels import read_labels
-    from gbp_onnx.target import build as build_model
+    from gbp_onnx.target import build_loaded
 
     protect([model], [Path(out)])
     if Path(out).suffix.lower() != ".onnx":
@@ -58,12 +67,16 @@ def build(
         extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())
     if labels is not None:
         extra["gbp.labels"] = json.dumps(list(read_labels(labels)), ensure_ascii=False)
-    explainer = build_model(
-        model, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify
+    file = read_model(model, leave=True)
+    protect(map(str, file.data.values()), [Path(out)])
+    explainer = build_loaded(
+        file, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify
     )
     set_metadata(explainer, extra)
-    save_model(explainer, out)
     props = {e.key: e.value for e in explainer.metadata_props}
+    for note in json.loads(props["gbp.warnings"]):
+        click.echo(f"warning: {note}", err=True)
+    write_model(explainer, out, file.folder, weights=weights, inside=Path(model).resolve())
     if as_json:
         facts = {key.removeprefix("gbp."): props[key] for key in ("gbp.output", "gbp.explained", "gbp.source_sha256")}
         parsed = {

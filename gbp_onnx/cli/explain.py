@@ -78,6 +78,7 @@ IMAGE_SUFFIXES = (
 @image_options
 @explained_options
 @click.option("--providers", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where to run.")
+@click.option("--low-memory", is_flag=True, help="No second copy of the weights in a layout that runs faster.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no predictions on stderr.")
 def explain(
@@ -107,7 +108,7 @@ def explain(
     from gbp_onnx import bundled
     from gbp_onnx.explainer import Explainer
 
-    paths = _expand(images or (str(bundled.photo_path()),))
+    paths = expand(images or (str(bundled.photo_path()),))
     explainer = Explainer(
         model,
         rules or None,
@@ -117,6 +118,7 @@ def explain(
         output=options["output"],
         explain=options["explain_as"],
         rectify=options["rectify"],
+        low_memory=options["low_memory"] or None,
     )
     figures = places(paths, out)
     protected = [*paths, *([] if model is None else [model])]
@@ -164,7 +166,7 @@ def _is_model(name: str) -> bool:
     return not is_picture(path)
 
 
-def _expand(names: Sequence[str]) -> list[str]:
+def expand(names: Sequence[str]) -> list[str]:
     """Folders become the images in them, in order of their names."""
     found: list[str] = []
     for name in names:

@@ -13,6 +13,7 @@ import click
 
 from gbp_onnx.cli.audit import audit
 from gbp_onnx.cli.build import build
+from gbp_onnx.cli.compare import compare
 from gbp_onnx.cli.explain import explain
 from gbp_onnx.cli.inspect import inspect
 from gbp_onnx.cli.ops import ops
@@ -35,6 +36,7 @@ def cli() -> None:
       gbp-onnx explain model.onnx dog.jpg       your own
       gbp-onnx inspect model.onnx               what would be gated, and what stands in the way
       gbp-onnx build model.onnx -o explainer.onnx
+      gbp-onnx compare model.onnx int8.onnx photos/   do both give the same maps?
       gbp-onnx audit audit.toml                 explanations as a check, for CI
 
     \b
@@ -42,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (explain, build, inspect, audit, ops):
+for command in (explain, build, inspect, audit, compare, ops):
     cli.add_command(command)
 
 

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from gbp_onnx.errors import InputError, ModelError
-from gbp_onnx.files import write_whole
+from gbp_onnx.graph.external import data_files, external_tensors, file_sha256, location_of, settle
+from gbp_onnx.graph.wire import without_weights
 
-__all__ = ["ModelSource", "external_tensors", "load_model", "save_model", "serialised", "source_name", "source_sha256"]
+__all__ = [
+    "MAX_PROTOBUF",
+    "WHOLE_BELOW",
+    "ModelFile",
+    "ModelSource",
+    "load_model",
+    "read_model",
+    "serialised",
+    "source_name",
+    "source_sha256",
+]
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 """What every entry point takes for a model: a path, the file's bytes, or a ModelProto."""
 
 OLDEST_OPSET = 7
 MAX_PROTOBUF = 2**31 - 1  # protobuf refuses to serialise a message of 2 GiB or more
+WHOLE_BELOW = 1 << 27
+"""Bytes: a model file that is smaller is read as a whole, and may go away afterwards."""
+_ROOM = 1 << 25  # for what an explainer adds to its source
 
 
 def source_name(source: ModelSource) -> str:
@@ -30,30 +46,60 @@ def source_name(source: ModelSource) -> str:
 
 
 def source_sha256(source: ModelSource) -> str:
-    """SHA-256 of the model file's bytes (of the deterministic serialisation for a ModelProto)."""
+    """SHA-256 of the model file's bytes (of the deterministic serialisation for a ModelProto), data files left out."""
     if isinstance(source, onnx.ModelProto):
         return hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with Path(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_sha256(Path(source))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model that was read.
+
+    `model`: a ModelProto of its own, which may be changed. `folder`: where the weights lie that were left on disk, to
+    which their locations are relative; None where every weight is inside. `data`: the external data files that the
+    model named, by location.
+    """
+
+    model: onnx.ModelProto
+    source: ModelSource
+    where: str
+    folder: Path | None
+    data: dict[str, Path]
+
+    def digests(self) -> dict[str, str]:
+        """What says which weights these are, as metadata: SHA-256 of the model file and of each data file."""
+        found = {"gbp.source_sha256": source_sha256(self.source)}
+        if self.data:
+            found["gbp.data_sha256"] = json.dumps({name: file_sha256(path) for name, path in self.data.items()})
+        return found
 
 
 def load_model(source: ModelSource) -> onnx.ModelProto:
-    """Read a model into a ModelProto of its own, external data included.
+    """Read a model into a ModelProto of its own, with its weights inside wherever that fits (see `read_model`)."""
+    return read_model(source).model
 
-    Raises GBP101 (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104 (opset below 7), GBP105/GBP106 (external
-    data).
+
+def read_model(source: ModelSource, *, leave: bool = False, whole_below: int | None = None) -> ModelFile:
+    """Read a model; its large weights are read in, or left on disk.
+
+    They stay on disk where `leave` asks for it: those in external data files, and those inside a model file of
+    `whole_below` bytes (default 128 MiB) or more. External data also stay there where the model with them is larger
+    than the 2 GiB of one protobuf message. Every location is checked before anything is opened. Raises GBP101
+    (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104 (opset below 7), GBP105/GBP106 (external data).
     """
     where = source_name(source)
+    folder, own = None, ""
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
         model.CopyFrom(source)
-        folder = None
     elif isinstance(source, bytes):
-        model, folder = _parse(source, where), None
+        model = _parse(source, where)
     elif isinstance(source, str | os.PathLike):
-        model, folder = _parse(_read(Path(source)), where), Path(source).parent
+        path = Path(source)
+        light = _light(path, WHOLE_BELOW if whole_below is None else whole_below) if leave else None
+        folder, own = (path.parent, "") if light is None else (path.resolve().parent, path.resolve().name)
+        model = _parse(_read(path), where) if light is None else light
     else:
         raise InputError(
             "GBP405",
@@ -62,22 +108,44 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
             fix="pass the path of an .onnx file",
         )
     _check_basics(model, where)
-    _load_external_data(model, folder, where)
-    return model
+    outside = [t for tensors in external_tensors(model) for t in tensors]
+    if not outside:
+        return ModelFile(model, source, where, None, {})
+    if folder is None:
+        raise ModelError(
+            "GBP106",
+            f"the data of {outside[0].name!r} lie in another file, and bytes have no folder",
+            where,
+            "pass the model's path",
+        )
+    data = data_files(model, folder, where)
+    left = settle(model, folder, where, None if leave else MAX_PROTOBUF - _ROOM)
+    data.pop(own, None)
+    return ModelFile(model, source, where, folder if left else None, data)
 
 
-def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model, whole or not at all. Raises GBP113 (too large for one file), GBP411 (the place takes no file)."""
-    data = serialised(model, os.fspath(path))
-    with write_whole(path) as temporary:
-        temporary.write_bytes(data)
+def _light(path: Path, whole_below: int) -> onnx.ModelProto | None:
+    """The model file with its large weights left where they lie in it; None where it is to be read as a whole."""
+    try:
+        real = path.resolve()
+        status = real.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_size < max(whole_below, 1):
+            return None
+        model = onnx.ModelProto.FromString(without_weights(real))
+    except (OSError, ValueError, DecodeError):
+        return None  # reading it as a whole says what is wrong
+    other = {location_of(t) for tensors in external_tensors(model) for t in tensors} - {real.name}
+    return None if other and path.is_symlink() else model  # other data files lie beside the link
 
 
 def serialised(model: onnx.ModelProto, where: str) -> bytes:
     """The model as the bytes of a file. Raises GBP113 where it is larger than protobuf's 2 GiB."""
     if model.ByteSize() > MAX_PROTOBUF:
         raise ModelError(
-            "GBP113", "the model is larger than 2 GiB, the limit of one ONNX file", where, "use a smaller model"
+            "GBP113",
+            "the model with its weights is larger than 2 GiB, the limit of one ONNX file",
+            where,
+            "leave the weights in a data file of their own",
         )
     data: bytes = model.SerializeToString()
     return data
@@ -136,135 +204,3 @@ def _check_basics(model: onnx.ModelProto, where: str) -> None:
             f"export it again with opset {OLDEST_OPSET} or newer" if opset < OLDEST_OPSET else "update the onnx package"
         )
         raise ModelError("GBP104", f"opset {opset} is not supported ({OLDEST_OPSET} to {newest} are)", where, fix)
-
-
-def external_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Every tensor of the model, subgraphs included, whose data lie in another file."""
-    found: list[onnx.TensorProto] = []
-
-    def visit_graph(graph: onnx.GraphProto) -> None:
-        found.extend(t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
-        for sparse in graph.sparse_initializer:
-            found.extend(t for t in (sparse.values, sparse.indices) if t.data_location == onnx.TensorProto.EXTERNAL)
-        visit_nodes(graph.node)
-
-    def visit_nodes(nodes: list[onnx.NodeProto]) -> None:
-        for node in nodes:
-            for attribute in node.attribute:
-                tensors = [attribute.t, *attribute.tensors]
-                found.extend(t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL)
-                for graph in (attribute.g, *attribute.graphs):
-                    visit_graph(graph)
-
-    visit_graph(model.graph)
-    for function in model.functions:
-        visit_nodes(function.node)
-    return found
-
-
-def _load_external_data(model: onnx.ModelProto, folder: Path | None, where: str) -> None:
-    """Read external data into the model, each location checked before anything is opened."""
-    for tensor in external_tensors(model):
-        if folder is None:
-            raise ModelError(
-                "GBP106",
-                f"the data of {tensor.name!r} lie in another file, and bytes have no folder",
-                where,
-                "pass the model's path",
-            )
-        _load_external_tensor(tensor, folder, where)
-
-
-def _load_external_tensor(tensor: onnx.TensorProto, folder: Path, where: str) -> None:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = _safe_location(folder, entries.get("location", ""), tensor.name, where)
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        # The path was checked with every link followed; O_NOFOLLOW closes the gap between that check and the opening.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if length < 0:
-                length = size - offset
-            if offset < 0 or length < 0 or offset + length > size:
-                raise ValueError(f"bytes {offset}..{offset + length} of a file of {size}")
-            file.seek(offset)
-            tensor.raw_data = file.read(length)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ModelError(
-            "GBP106",
-            f"cannot read the external data of {tensor.name!r} from {path.name!r} ({why})",
-            where,
-            "put the data file beside the model",
-        ) from error
-    expected = _byte_length(tensor)
-    if expected is not None and len(tensor.raw_data) != expected:
-        raise ModelError(
-            "GBP106",
-            f"the external data of {tensor.name!r} are {len(tensor.raw_data)} bytes long, not {expected}",
-            where,
-            "copy the data file again",
-        )
-    tensor.ClearField("external_data")
-    tensor.data_location = onnx.TensorProto.DEFAULT
-
-
-def _safe_location(folder: Path, location: str, tensor: str, where: str) -> Path:
-    """The file that `location` names, inside `folder` even after every link is followed; else GBP105."""
-
-    def refuse(why: str) -> ModelError:
-        return ModelError(
-            "GBP105",
-            f"the external data location {location!r} of {tensor!r} {why}",
-            where,
-            "only files in the model's own folder are opened",
-        )
-
-    if not location:
-        raise refuse("is empty")
-    if "\0" in location:
-        raise refuse("holds a NUL")
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    if posix.is_absolute() or windows.is_absolute() or windows.drive or windows.root:
-        raise refuse("is absolute")
-    if ".." in posix.parts or ".." in windows.parts:
-        raise refuse("leaves the folder (..)")
-    path = (folder / location).resolve()  # through every link
-    if not path.is_relative_to(folder.resolve()):
-        raise refuse("is a link out of the folder")
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise ModelError(
-            "GBP106",
-            f"the external data file {location!r} of {tensor!r} is missing",
-            where,
-            "put the data file beside the model",
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise refuse("is not a plain file")
-    if status.st_nlink > 1:
-        raise refuse("is a hard link, which may lead out of the folder (copy the file)")
-    return path
-
-
-def _byte_length(tensor: onnx.TensorProto) -> int | None:
-    """Bytes that the raw data of `tensor` must have; None for strings."""
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return None
-    bits = _BITS.get(tensor.data_type)
-    if bits is None:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        bits = dtype.itemsize * 8
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return (count * bits + 7) // 8
-
-
-_BITS = {
-    getattr(onnx.TensorProto, name): bits
-    for name, bits in {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}.items()
-    if hasattr(onnx.TensorProto, name)
-}

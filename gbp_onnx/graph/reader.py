@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from gbp_onnx.errors import ModelError
+from gbp_onnx.graph.external import is_external
 from gbp_onnx.graph.folding import Array, evaluate
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
@@ -274,7 +275,7 @@ def captured_names(proto: onnx.NodeProto) -> set[str]:
 
 
 def _array(tensor: onnx.TensorProto) -> Array | None:
-    if tensor.data_type == onnx.TensorProto.STRING:
+    if tensor.data_type == onnx.TensorProto.STRING or is_external(tensor):  # left on disk: large
         return None
     try:
         return np.asarray(numpy_helper.to_array(tensor))

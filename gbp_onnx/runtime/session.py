@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnx
 
 __all__ = ["Session"]
 
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _NEWER = ("Unsupported model IR version", "is under development", "Opset ", "No Op registered")
 
 
@@ -21,6 +23,8 @@ class Session:
     """An ONNX Runtime session. Thread-safe: `run` may be called from several threads at once.
 
     `model`: serialised ModelProto, or the path of a model file. `threads`: intra-op threads, 0 = ONNX Runtime's choice.
+    `folder`: where the external data of a serialised model lie. `low_memory`: weights stay as they lie in the file, in
+    no second layout that would run faster.
     Raises GBP304 where ONNX Runtime refuses the model.
     """
 
@@ -31,12 +35,19 @@ class Session:
         *,
         threads: int = 0,
         where: str = "",
+        folder: str | os.PathLike[str] | None = None,
+        low_memory: bool = False,
     ) -> None:
         ort = onnxruntime()
         self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        if folder is not None:
+            options.add_session_config_entry(_FOLDER, str(Path(folder).resolve()))
+        if low_memory:  # beyond EXTENDED, convolutions get copies of their weights in a blocked layout
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             self._session = ort.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model), options, providers=list(self.choice.providers)

@@ -1,0 +1,143 @@
+"""An audit of 200 images with four checks: its time over what the checks need, its memory, and a run that is killed.
+
+    python -m benchmarks.audit FOLDER [--images 200] [--kill 120]
+
+FOLDER holds photographs; they are taken in turn until there are enough. What the checks need, for each image: the
+explanation of the model (guided and saliency), that of the baseline (guided), one inference for parity and six for the
+difference quotients; ten images are explained twice. It is timed with plain sessions, one call after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gbp_onnx import bundled
+from gbp_onnx.auditing.subject import Subject
+from gbp_onnx.imaging.photo import IMAGE_SUFFIXES, read_photo
+from gbp_onnx.runtime.providers import choose_providers
+
+CONFIG = """
+[model]
+path = {model}
+[baseline]
+model = {model}
+[images]
+folder = "photos"
+[checks.coverage]
+[checks.parity]
+[checks.gradient]
+[checks.drift]
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--kill", type=int, default=120)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        collect(options.folder, place / "photos", options.images)
+        (place / "audit.toml").write_text(CONFIG.format(model=json.dumps(str(bundled.model_path()))))
+        before = needed(place, options.images)
+        seconds, memory = audited(place, "whole.json")
+        after = needed(place, options.images)
+        need = (before + after) / 2
+        print(
+            f"needed: {1e3 * need:.1f} ms for each image ({1e3 * before:.1f} before, {1e3 * after:.1f} after the audit)"
+        )
+        each = seconds / options.images
+        print(f"audit: {1e3 * each:.1f} ms for each image, start and report included: {each / need:.2f} times")
+        print(f"memory, MiB: {', '.join(f'{m / 2**20:.0f}' for m in memory)}")
+        killed(place, options.kill)
+        audited(place, "resumed.json")
+        same = (place / "whole.json").read_bytes() == (place / "resumed.json").read_bytes()
+        print(f"killed after image {options.kill}, resumed: the report is {'the same' if same else 'ANOTHER'}")
+
+
+def collect(folder: Path, photos: Path, count: int) -> None:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    photos.mkdir()
+    for k in range(count):
+        source = found[k % len(found)]
+        shutil.copy(source, photos / f"{k:03d}_{source.name}")
+
+
+def needed(place: Path, count: int) -> float:
+    """Seconds for each image."""
+    choice = choose_providers("cpu")
+    model = Subject(bundled.model_path(), ("guided", "saliency"), choice, where="model")
+    baseline = Subject(bundled.model_path(), ("guided",), choice, where="baseline")
+    paths = sorted((place / "photos").iterdir())
+    chosen = [paths[int(k)] for k in np.linspace(0, len(paths) - 1, 20)]
+    seen = [model.see(read_photo(path)) for path in chosen]
+    for x, frame in seen[:2]:
+        model.explain(x, frame), baseline.explain(x, frame), model.forward(x), model.scalar(x, 0)
+    start = time.perf_counter()
+    for x, frame in seen:
+        run = model.explain(x, frame)
+        baseline.explain(x, frame)
+        model.forward(x)
+        for _ in range(6):
+            model.scalar(x, run.target)
+    each = (time.perf_counter() - start) / len(seen)
+    start = time.perf_counter()
+    for x, frame in seen[:10]:
+        model.explain(x, frame)
+    return each + (time.perf_counter() - start) / count
+
+
+def audited(place: Path, report: str) -> tuple[float, list[int]]:
+    """Seconds, and the resident memory at ten moments."""
+    start = time.perf_counter()
+    process = launch(place, report)
+    memory = []
+    while process.poll() is None:
+        memory.append(resident(process.pid))
+        time.sleep(0.2)
+    assert process.returncode == 0, process.returncode
+    seconds = time.perf_counter() - start
+    return seconds, [memory[int(k)] for k in np.linspace(0, len(memory) - 2, 10)]
+
+
+def killed(place: Path, after: int) -> None:
+    """Start an audit and kill it without warning when so many images are finished."""
+    process = launch(place, "never.json")
+    while process.poll() is None:
+        kept = list(place.glob(".gbp-audit/*/results.jsonl"))
+        if kept and kept[0].read_bytes().count(b"\n") > after:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.05)
+    raise SystemExit("the audit ended before it could be killed")
+
+
+def launch(place: Path, report: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "gbp_onnx", "audit", "audit.toml", "-q", "--json", report]
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL)
+
+
+def resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+if __name__ == "__main__":
+    main()
