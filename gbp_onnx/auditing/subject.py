@@ -137,9 +137,13 @@ class Subject:
         return int(np.prod(self.runner.image_shape({self.runner.image_input: x})))
 
     def probabilities(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """The output as probabilities over its last axis: as it is behind a Softmax or Sigmoid, else by a softmax."""
+        """The output as probabilities over its last axis: as it is behind a Softmax or Sigmoid (also a quantised one,
+        or one that a file hides in another form), else by a softmax.
+        """
         v = np.asarray(values, np.float64)
-        if self.head in ("Softmax", "Sigmoid"):
+        head = (self.head or "").removeprefix("QLinear")
+        whole = bool((v >= 0).all() and (np.abs(v.sum(axis=-1) - 1) < 0.1).all())
+        if head in ("Softmax", "Sigmoid") or whole:
             return v
         powers = np.exp(v - v.max(axis=-1, keepdims=True))
         shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
