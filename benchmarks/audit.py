@@ -18,15 +18,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tomllib
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from gbp_onnx import bundled
+from gbp_onnx.auditing import run as running
+from gbp_onnx.auditing.config import read_config
 from gbp_onnx.auditing.subject import Subject
 from gbp_onnx.imaging.photo import IMAGE_SUFFIXES, read_photo
 from gbp_onnx.runtime.providers import choose_providers
+from gbp_onnx.runtime.session import Session
 
 CONFIG = """
 [model]
@@ -59,6 +66,7 @@ def main() -> None:
         each, own = seconds / options.images, busy / options.images
         print(f"audit, start and report included: {1e3 * each:.1f} ms for each image, {each / wall:.2f} times;")
         print(f"    {1e3 * own:.1f} ms of processor time, {own / work:.2f} times")
+        print(f"processor time of the images over that inside ONNX Runtime: {overhead(place):.2f}")
         print(f"memory, MiB: {', '.join(f'{m / 2**20:.0f}' for m in memory)}")
         killed(place, options.kill)
         audited(place, "resumed.json")
@@ -96,6 +104,32 @@ def needed(place: Path, count: int, threads: int) -> tuple[float, float]:
         times.append([m - b + share * (a - m) for b, m, a in zip(begin, between, after, strict=True)])
     wall, work = np.mean(times[2:], axis=0)
     return float(wall), float(work)
+
+
+def overhead(place: Path) -> float:
+    """Processor time that images take, over what of it ONNX Runtime takes: the same load weighs on both."""
+    spent, lock = {"images": 0.0, "runs": 0.0}, threading.Lock()
+
+    def timed(function: Any, name: str) -> Any:
+        def wrapper(*arguments: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return function(*arguments)
+            finally:
+                with lock:
+                    spent[name] += time.thread_time() - begin
+
+        return wrapper
+
+    import scipy.stats  # noqa: F401 - once for all images
+    import skimage.metrics  # noqa: F401
+
+    config = tomllib.loads((place / "audit.toml").read_text())
+    config |= {"images": {"folder": str(place / "photos"), "limit": 60}, "run": {"state": str(place / "overhead")}}
+    look = mock.patch.object(running._Work, "_look", timed(running._Work._look, "images"))
+    with look, mock.patch.object(Session, "run", timed(Session.run, "runs")):
+        running.run_audit(read_config(config))
+    return spent["images"] / spent["runs"]
 
 
 def audited(place: Path, report: str) -> tuple[float, float, list[int]]:

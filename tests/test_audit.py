@@ -628,3 +628,19 @@ def test_the_pytest_plugin_makes_an_item_for_each_check(place: Path) -> None:
     ):
         assert f"test_explanations[{name}] {outcome}" in done.stdout, done.stdout
     assert "0.png: guided.cosine" in done.stdout or "0.png: top1_changed" in done.stdout
+
+
+# --- CI -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ci_files_name_commands_that_exist() -> None:
+    from gbp_onnx.cli.main import cli
+
+    found = []
+    for name in ("audit.yml", "pre-commit-config.yaml"):
+        text = (ROOT / "docs" / "ci" / name).read_text(encoding="utf-8")
+        found += [line.split() for line in re.findall(r"^\s+(?:entry: )?gbp-onnx (audit .*)$", text, re.MULTILINE)]
+        assert 'gbp-onnx[audit]"' in text
+    assert len(found) == 2
+    for line in found:
+        cli.commands[line[0]].make_context(line[0], line[1:])
