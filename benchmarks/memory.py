@@ -59,13 +59,18 @@ def table(model: Path, steps: list[str]) -> str:
         lines.append(
             f"| {step} | {found['peak'] / 1e6:.0f} | {found['peak'] / size:.2f} | {beside} | {found['seconds']:.1f} |"
         )
+    explainer_of(model).unlink(missing_ok=True)
     return "\n".join(lines)
+
+
+def explainer_of(model: Path) -> Path:
+    return model.with_name("explainer-of-" + model.name)
 
 
 def measure(step: str, model: Path) -> dict[str, float]:
     """Do one step and say what this process took."""
     begin = time.perf_counter()
-    explainer = model.with_name("explainer-of-" + model.name)
+    explainer = explainer_of(model)
     match step:
         case "onnxruntime":
             run(model)
@@ -75,7 +80,6 @@ def measure(step: str, model: Path) -> dict[str, float]:
             assert gbp(["build", str(model), "-o", str(explainer), "-r", "guided"]) == 0
         case "explainer file in onnxruntime":
             run(explainer)
-            explainer.unlink()
         case _:
             import gbp_onnx
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gbp_onnx.auditing.api import audit
-    from gbp_onnx.compare import Comparison, compare
+    from gbp_onnx.comparison import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "GbpError": "errors",
@@ -55,7 +55,7 @@ _HOME = {
     "Preprocess": "types",
     "audit": "auditing.api",
     "build": "target",
-    "compare": "compare",
+    "compare": "comparison",
     "differentiate": "gradient",
     "inspect": "inspection",
     "save": "graph.saving",

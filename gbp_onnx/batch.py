@@ -17,7 +17,7 @@ from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.probes import with_probes, with_seed_input
 from gbp_onnx.runtime.providers import Choice
-from gbp_onnx.runtime.session import Session
+from gbp_onnx.runtime.session import Copies, Session
 
 __all__ = ["BatchResult", "BatchRunner", "Feeds"]
 
@@ -44,7 +44,7 @@ class BatchRunner:
         choice: Choice,
         where: str,
         folder: Path | None = None,
-        low_memory: bool = False,
+        copies: Copies = Copies.ALL,
         threads: int = 0,
     ) -> None:
         self._built, self._choice, self._where, self._threads = built, choice, where, threads
@@ -53,7 +53,7 @@ class BatchRunner:
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         self._probes = with_probes(built)
-        self._folder, self._low_memory = folder, low_memory
+        self._folder, self._copies = folder, copies
         self._session = self._start(built)
         self._seeded: tuple[Session, str] | None = None
         self._lock = threading.Lock()
@@ -170,7 +170,7 @@ class BatchRunner:
             threads=self._threads,
             where=self._where,
             folder=self._folder,
-            low_memory=self._low_memory,
+            copies=self._copies,
         )
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:

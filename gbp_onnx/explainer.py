@@ -22,6 +22,7 @@ from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.rules import RULES, check_rectify, check_rules
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
+from gbp_onnx.runtime.session import Copies
 from gbp_onnx.seeds import Target, one_each, resolve, target_index
 from gbp_onnx.target import build_loaded, is_explainer
 from gbp_onnx.types import Preprocess
@@ -31,7 +32,7 @@ __all__ = ["Explainer"]
 
 DEFAULT_RULES = ("guided",)
 LOW_MEMORY_FROM = 1 << 30
-"""Bytes of weights on disk: beyond, a second copy of them costs more than the speed that it buys."""
+"""Bytes of weights on disk: beyond, copies in faster layouts cost more memory and start-up time than they are worth."""
 
 
 class Explainer:
@@ -42,9 +43,9 @@ class Explainer:
     (CUDA where it truly works, else the CPU), "cpu", "cuda", or ONNX Runtime's list. `preprocess`: a preset, short
     form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
-    `build`; a built explainer has made its choice. `low_memory`: no weight has a second copy, in a layout that
-    runs faster (default: where the weights lie on disk and are larger than 1 GiB). A model file of 128 MiB or more, and
-    external data, are read by ONNX Runtime where they lie: they must stay while the explainer lives.
+    `build`; a built explainer has made its choice. `low_memory`: whether ONNX Runtime makes no copies of weights,
+    in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 128 MiB or more,
+    and external data, are read where they lie: they must stay while the explainer lives.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -80,9 +81,10 @@ class Explainer:
         self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
         self._choice = choose_providers(providers)
-        self.low_memory = bytes_outside(built) > LOW_MEMORY_FROM if low_memory is None else low_memory
-        """Whether weights have no second copy."""
-        self._runner = BatchRunner(built, self.rules, self._choice, self.where, file.folder, self.low_memory)
+        copies = _copies(low_memory, 0 if file.folder is None else bytes_outside(built))
+        self.low_memory = copies is Copies.NONE
+        """Whether weights have no copies in faster layouts."""
+        self._runner = BatchRunner(built, self.rules, self._choice, self.where, file.folder, copies)
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
         found = given or from_metadata(self._props)
         self._guessed = found is None
@@ -233,6 +235,13 @@ class Explainer:
                 "onnxruntime": runtime_version(),
             },
         }
+
+
+def _copies(low_memory: bool | None, on_disk: int) -> Copies:
+    """What the caller asked for, else what suits so many bytes of weights on disk."""
+    if low_memory is not None:
+        return Copies.NONE if low_memory else Copies.ALL
+    return Copies.NONE if on_disk > LOW_MEMORY_FROM else Copies.BLOCKED if on_disk else Copies.ALL
 
 
 def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:

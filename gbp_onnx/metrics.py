@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError
 
-__all__ = ["METRICS", "Metric", "cosine", "measure", "spearman", "ssim", "strength", "top_overlap"]
+__all__ = ["METRICS", "Metric", "check_packages", "cosine", "measure", "spearman", "ssim", "strength", "top_overlap"]
 
 Array = NDArray[np.float64]
 _SIGMA, _WINDOW = 1.5, 11  # the Gaussian window of Wang et al. 2004
@@ -38,6 +38,12 @@ def measure(a: NDArray[Any], b: NDArray[Any]) -> dict[str, float | None]:
     if a.shape != b.shape or a.ndim != 3:
         raise InputError("GBP405", f"maps of shapes {list(a.shape)} and {list(b.shape)} cannot be compared", "metrics")
     return {name: metric.value(a, b) for name, metric in METRICS.items()}
+
+
+def check_packages() -> None:
+    """Raise GBP412 where SciPy or scikit-image is missing, before any work is done in vain."""
+    for module in ("scipy.stats", "skimage.metrics"):
+        _package(module)
 
 
 def strength(attribution: NDArray[Any]) -> Array:

@@ -24,7 +24,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("vjp", "rules"), 3),
     **dict.fromkeys(("sweep", "gradient", "target", "probes"), 4),
     "report": 5,
-    **dict.fromkeys(("auditing", "batch", "compare", "explainer", "explanation", "inspection", "seeds"), 6),
+    **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection", "seeds"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_seeds_and_several_targets_are_refused() -> None:
         with pytest.raises(GbpError) as error:
             gbp_onnx.compare(tiny(), tiny(), [PHOTO], providers="cpu", preprocess="unit", target=target)
         assert error.value.code == "GBP407"
+
+
+def test_a_broken_model_gives_json_all_the_same() -> None:
+    model = tiny()
+    head = next(n for n in model.graph.node if n.op_type == "Gemm")
+    for tensor in model.graph.initializer:
+        if tensor.name == head.input[2]:
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, np.nan, np.float32), tensor.name))
+    found = gbp_onnx.compare(tiny(), model, [PHOTO], "guided", providers="cpu", preprocess="unit")
+    facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert facts["images"][0]["score"]["b"] is None
+    assert facts["images"][0]["warnings"]["b"]
+
+
+def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(GbpError) as error:
+        gbp_onnx.compare("none.onnx", "none.onnx", [PHOTO])
+    assert error.value.code == "GBP412"
 
 
 # --- the command --------------------------------------------------------------------------------------------------

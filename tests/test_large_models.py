@@ -162,6 +162,16 @@ def test_the_maps_are_the_same_wherever_the_weights_lie(
         same(gbp_onnx.Explainer(path, providers="cpu", low_memory=low_memory).attribute(x, 7)["guided"], wanted)
 
 
+def test_copies_are_made_where_they_are_worth_it() -> None:
+    """By the bytes of weights on disk, where the caller does not say."""
+    from gbp_onnx.explainer import LOW_MEMORY_FROM, _copies
+    from gbp_onnx.runtime.session import Copies
+
+    found = [_copies(None, size) for size in (0, 1, LOW_MEMORY_FROM, LOW_MEMORY_FROM + 1)]
+    assert found == [Copies.ALL, Copies.BLOCKED, Copies.BLOCKED, Copies.NONE]
+    assert [_copies(low, 1 << 40) for low in (False, True)] == [Copies.ALL, Copies.NONE]
+
+
 def test_low_memory_is_what_large_weights_get(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for least, low in ((0, True), (1 << 40, False)):
         monkeypatch.setattr("gbp_onnx.explainer.LOW_MEMORY_FROM", least)
@@ -198,9 +208,12 @@ def test_beside_the_source_its_data_file_is_shared(outside: Path, x: Any, wanted
 
 
 @pytest.mark.parametrize("option", ["auto", "copy"])
-def test_elsewhere_the_weights_are_copied(outside: Path, tmp_path: Path, x: Any, wanted: Any, option: str) -> None:
+def test_elsewhere_the_weights_are_copied(
+    outside: Path, tmp_path: Path, x: Any, wanted: Any, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new" / "explainer.onnx"
     assert run(["build", str(outside), "-o", str(out), "-r", "guided", "--weights", option]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{out}.data", str(out)]
     assert sorted(p.name for p in out.parent.iterdir()) == ["explainer.onnx", "explainer.onnx.data"]
     offsets = [int(e.value) for t in external_tensors(onnx.load(out, load_external_data=False))[0]
                for e in t.external_data if e.key == "offset"]  # fmt: skip

@@ -76,13 +76,14 @@ def build(
     props = {e.key: e.value for e in explainer.metadata_props}
     for note in json.loads(props["gbp.warnings"]):
         click.echo(f"warning: {note}", err=True)
-    write_model(explainer, out, file.folder, weights=weights, inside=Path(model).resolve())
+    written = write_model(explainer, out, file.folder, weights=weights, inside=Path(model).resolve())
     if as_json:
         facts = {key.removeprefix("gbp."): props[key] for key in ("gbp.output", "gbp.explained", "gbp.source_sha256")}
         parsed = {
             key.removeprefix("gbp."): json.loads(props[key])
             for key in ("gbp.rules", "gbp.inputs", "gbp.outputs", "gbp.warnings")
         }
-        click.echo(json.dumps({"file": out, **facts, **parsed}, indent=2))
+        click.echo(json.dumps({"file": out, "files": [str(path) for path in written], **facts, **parsed}, indent=2))
     else:
-        click.echo(out)
+        for path in written:
+            click.echo(str(path))

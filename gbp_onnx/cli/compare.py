@@ -14,7 +14,7 @@ from gbp_onnx.cli.options import PROVIDERS, image_options, json_option, plain_co
 from gbp_onnx.cli.outputs import places
 
 if TYPE_CHECKING:
-    from gbp_onnx.compare import Comparison
+    from gbp_onnx.comparison import Comparison
 
 MINIMUMS = ("cosine", "spearman", "ssim", "top_overlap", "agreement")
 """What a threshold can be set for: as in `metrics.METRICS`, and the agreement of the best class."""
@@ -68,7 +68,7 @@ def compare(
       gbp-onnx compare model.onnx model-int8.onnx photos/
       gbp-onnx compare model.onnx model-fp16.onnx dog.jpg --rule guided --min-cosine 0.999
     """
-    from gbp_onnx.compare import compare as measure
+    from gbp_onnx.comparison import compare as measure
     from gbp_onnx.imaging.write import save_png
 
     paths = expand(images)

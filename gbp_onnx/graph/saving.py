@@ -33,12 +33,12 @@ def save(
     path of the model that they belong to (default: a model in the folder of `path`). `weights`: "auto" shares that data
     file where it lies in the folder of `path` (or below), and copies it to ``<path>.data`` elsewhere; "copy" always
     copies; "inside" puts the weights into the one file. Weights that are inside stay inside, up to 2 GiB in all, beyond
-    which "auto" and "copy" move the large ones to ``<path>.data``. Nothing is held in memory that is not there already.
+    which "auto" and "copy" move the large ones to ``<path>.data``. Weights on disk are streamed.
 
     Raises GBP106 (a data file is missing), GBP113 (too large for one file), GBP410, GBP411 (the place takes no file).
     """
     folder = Path(path).parent if source is None else Path(source).parent
-    return write_model(model, path, folder, weights=weights)
+    return write_model(model, path, folder, weights=weights)[-1]
 
 
 def write_model(
@@ -48,8 +48,11 @@ def write_model(
     *,
     weights: str = "auto",
     inside: Path | None = None,
-) -> Path:
-    """`save` for a model whose weights lie in files of `folder`; `inside`: the model file that holds them itself."""
+) -> list[Path]:
+    """`save` for a model whose weights lie in files of `folder`; `inside`: the model file that holds them itself.
+
+    Returns the files that were written, the model last.
+    """
     if weights not in WEIGHTS:
         what = f"{weights!r} is no place for weights"
         raise InputError("GBP410", what, "weights", f"choose from {', '.join(WEIGHTS)}")
@@ -57,7 +60,7 @@ def write_model(
     if not any(external_tensors(model)) and model.ByteSize() <= MAX_PROTOBUF:
         with write_whole(out) as temporary:
             temporary.write_bytes(serialised(model, where))
-        return out
+        return [out]
     folder = folder or out.parent
     shell = _shell(model, folder, where)
     extents = {t.name: extent_of(t, folder, where) for t in shell.graph.initializer if is_external(t)}
@@ -76,14 +79,14 @@ def write_model(
     large = [t for t in shell.graph.initializer if crowded and len(t.raw_data) >= LEFT_OUTSIDE]
     if not moved and not large:
         _write_file(shell, joins, out, where)
-        return out
+        return [out]
     second = data_path(out)
     if second.resolve() in {e.path for e in extents.values()} | {inside}:
         raise InputError("GBP411", "this file was read, it is not written over", str(second), "name another with -o")
     with write_whole(out) as temporary, write_whole(second) as data:  # the data come into place first
         _write_data(shell, moved, large, data, second.name)
         _write_file(shell, joins, temporary, where, whole=False)
-    return out
+    return [second, out]
 
 
 def data_path(path: str | os.PathLike[str]) -> Path:

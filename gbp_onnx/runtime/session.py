@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,29 @@ from numpy.typing import NDArray
 from gbp_onnx.errors import RuntimeFailure
 from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnxruntime
 
-__all__ = ["Session"]
+__all__ = ["Copies", "Session"]
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _NEWER = ("Unsupported model IR version", "is under development", "Opset ", "No Op registered")
+
+
+class Copies(Enum):
+    """Which copies of weights ONNX Runtime may make on the CPU, in layouts that run faster.
+
+    ALL: blocked for convolutions, packed for matrix products and transposed convolutions. BLOCKED: the former, which
+    gain more. NONE: every weight stays as it lies in the file.
+    """
+
+    ALL = "all"
+    BLOCKED = "blocked"
+    NONE = "none"
 
 
 class Session:
     """An ONNX Runtime session. Thread-safe: `run` may be called from several threads at once.
 
     `model`: serialised ModelProto, or the path of a model file. `threads`: intra-op threads, 0 = ONNX Runtime's choice.
-    `folder`: where the external data of a serialised model lie. `low_memory`: weights stay as they lie in the file, in
-    no second layout that would run faster.
+    `folder`: where the external data of a serialised model lie. `copies`: of weights, in layouts that run faster.
     Raises GBP304 where ONNX Runtime refuses the model.
     """
 
@@ -36,7 +48,7 @@ class Session:
         threads: int = 0,
         where: str = "",
         folder: str | os.PathLike[str] | None = None,
-        low_memory: bool = False,
+        copies: Copies = Copies.ALL,
     ) -> None:
         ort = onnxruntime()
         self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
@@ -45,9 +57,10 @@ class Session:
         options.intra_op_num_threads = threads
         if folder is not None:
             options.add_session_config_entry(_FOLDER, str(Path(folder).resolve()))
-        if low_memory:  # beyond EXTENDED, convolutions get copies of their weights in a blocked layout
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        if copies is not Copies.ALL:
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if copies is Copies.NONE:  # the level above EXTENDED is the one that changes layouts
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         try:
             self._session = ort.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model), options, providers=list(self.choice.providers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from gbp_onnx.explanation import TITLES, Explanation
 from gbp_onnx.graph.files import ModelSource
 from gbp_onnx.imaging.preprocess import default_preprocess
 from gbp_onnx.labels import labels_for
-from gbp_onnx.metrics import METRICS, measure
+from gbp_onnx.metrics import METRICS, check_packages, measure
 from gbp_onnx.rules import RULES
 from gbp_onnx.runtime.providers import Providers
 from gbp_onnx.seeds import Target
@@ -71,11 +72,12 @@ class Pair:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values."""
-        score = None if self.a.score is None or self.b.score is None else self.b.score - self.a.score
+        scores = [e.score if e.score is not None and isfinite(e.score) else None for e in (self.a, self.b)]
+        change = None if scores[0] is None or scores[1] is None else scores[1] - scores[0]
         return {
             "image": self.image,
             "target": {"a": self.a.target, "b": self.b.target, "label": self.a.label or self.b.label},
-            "score": {"a": self.a.score, "b": self.b.score, "difference": score},
+            "score": {"a": scores[0], "b": scores[1], "difference": change},
             "top1": {"a": self.a.predictions[0].index, "b": self.b.predictions[0].index, "same": self.same_top1},
             "top5_overlap": self.top5_overlap,
             "metrics": self.metrics,
@@ -118,7 +120,7 @@ class Comparison:
     @property
     def agreement(self) -> dict[str, float]:
         """The share of images with the same best class; the mean overlap of the five best; the mean |score change|."""
-        changes = [abs(b - a) for p in self.pairs if (a := p.a.score) is not None and (b := p.b.score) is not None]
+        changes = [abs(c) for p in self.pairs if (c := p.to_dict()["score"]["difference"]) is not None]
         return {
             "top1": fmean(pair.same_top1 for pair in self.pairs),
             "top5_overlap": fmean(pair.top5_overlap for pair in self.pairs),
@@ -181,6 +183,7 @@ def compare(
 
     Raises what `Explainer` raises, GBP407 (no common classes), GBP412 (SciPy or scikit-image is missing).
     """
+    check_packages()
     chosen = tuple(RULES) if rules is None else rules
     notes: list[str] = []
     first = _explainer(a, chosen, providers, preprocess, labels)
