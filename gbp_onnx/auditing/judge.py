@@ -36,9 +36,7 @@ def finding_of(result: Result, settings: CheckSettings, image: str = "") -> Find
     return Finding("fail" if broken else "pass", message="; ".join(broken), **base)
 
 
-def judged(
-    check: Check, settings: CheckSettings, findings: Sequence[Finding], line: int | None, total: int
-) -> CheckResult:
+def judged(check: Check, settings: CheckSettings, findings: Sequence[Finding], line: int | None) -> CheckResult:
     """A check over all its findings: each of them, and the means."""
     means = _means(findings)
     thresholds = tuple(_threshold(limit, means, findings) for limit in limits_of(settings))

@@ -10,7 +10,7 @@ from gbp_onnx.auditing.checks import CHECKS
 from gbp_onnx.auditing.config import Config
 from gbp_onnx.auditing.item import Item
 from gbp_onnx.auditing.judge import finding_of, judged
-from gbp_onnx.errors import OperatorError
+from gbp_onnx.errors import OperatorError, Reason
 from gbp_onnx.report.record import AuditReport, CheckResult, Finding, ImageRow
 from gbp_onnx.version import package_version
 
@@ -46,7 +46,7 @@ def report_of(
             if name in image.result.get("checks", {})
         ]
         line = config.lines.get(("checks", name))
-        checks.append(judged(CHECKS[name], settings, findings, line, total))
+        checks.append(judged(CHECKS[name], settings, findings, line))
     status = FAILED if any(check.gates for check in checks) or not complete else PASSED
     notes = []
     if not complete:
@@ -122,9 +122,9 @@ def unexplainable(config: Config, error: OperatorError, total: int) -> AuditRepo
                 "fail",
                 message="; ".join(reasons),
                 values={"unsupported": float(len(reasons))},
-                notes={"reasons": [vars_of(reason) for reason in error.reasons]},
+                notes={"reasons": [_plain(reason) for reason in error.reasons]},
             )
-        checks.append(judged(CHECKS[name], settings, [finding], config.lines.get(("checks", name)), total))
+        checks.append(judged(CHECKS[name], settings, [finding], config.lines.get(("checks", name))))
     return AuditReport(
         config.where,
         {"path": str(config.model.path)},
@@ -139,6 +139,5 @@ def unexplainable(config: Config, error: OperatorError, total: int) -> AuditRepo
     )
 
 
-def vars_of(reason: Any) -> dict[str, str]:
-    """A reason as plain JSON values."""
+def _plain(reason: Reason) -> dict[str, str]:
     return {"code": reason.code, "op": reason.op, "node": reason.node, "why": reason.why}

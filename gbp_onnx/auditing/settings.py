@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any
 
 __all__ = [
     "CheckSettings",
@@ -22,8 +22,6 @@ __all__ = [
     "text_or",
     "whole",
 ]
-
-Value = TypeVar("Value")
 
 
 def _setting(default: Any, words: str, read: Callable[[Any], Any], shown: bool) -> Any:
@@ -192,6 +190,3 @@ def limits_of(settings: CheckSettings) -> tuple[Limit, ...]:
             mean = rest.startswith("mean_")
             found.append(Limit(rest.removeprefix("mean_"), kind, mean, bound))
     return tuple(found)
-
-
-Settings = Mapping[str, CheckSettings]

@@ -63,7 +63,7 @@ def _rule(check: CheckResult) -> dict[str, Any]:
 def _results(report: AuditReport, check: CheckResult, index: int) -> Iterator[dict[str, Any]]:
     for finding in check.failures:
         place = _image_path(report, finding.image) if finding.image else str(report.model.get("path", ""))
-        yield _result(check, index, f"{_subject(finding)}: {finding.message}", place, _measured(finding))
+        yield _result(check, index, f"{_subject(finding)}: {finding.message}", place, dict(finding.values))
     means = [f"{t.words}: {number_text(t.value)}" for t in check.thresholds if t.mean and not t.passed]
     if means:
         yield _result(check, index, "; ".join(means), str(report.model.get("path", "")), dict(check.means))
@@ -71,10 +71,6 @@ def _results(report: AuditReport, check: CheckResult, index: int) -> Iterator[di
 
 def _subject(finding: Finding) -> str:
     return finding.image or finding.about or "the model"
-
-
-def _measured(finding: Finding) -> dict[str, Any]:
-    return dict(finding.values)
 
 
 def _result(check: CheckResult, index: int, text: str, place: str, values: dict[str, Any]) -> dict[str, Any]:
