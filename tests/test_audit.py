@@ -486,6 +486,14 @@ def test_target_label(place: Path) -> None:
     assert first.explained == labels[2] and second.status == "error"
 
 
+def test_a_target_or_baseline_with_other_classes(place: Path) -> None:
+    report = gbp_onnx.audit(settings("coverage", run={"target": 7}))
+    assert report.exit_status == 1 and "out of range" in report.check("images").message
+    onnx.save(make("grey"), "other.onnx")
+    with pytest.raises(AuditError, match="GBP504"):
+        gbp_onnx.audit({**settings("drift"), "baseline": {"model": "other.onnx"}})
+
+
 # --- reports ------------------------------------------------------------------------------------------------------
 
 

@@ -144,9 +144,13 @@ class Case:
         return self._class(wanted)
 
     def _class(self, label: int | str) -> int:
-        if isinstance(label, int) or label.strip().isdigit():
-            return int(label)
-        return find_label(label, self.subject.labels(self.subject.classes(self.x)))
+        classes = self.subject.classes(self.x)
+        if isinstance(label, str) and not label.strip().isdigit():
+            return find_label(label, self.subject.labels(classes))
+        if not int(label) < classes:
+            what = f"class {label} is out of range: the output has {classes} values"
+            raise InputError("GBP407", what, str(self.item.path), "choose a class in range")
+        return int(label)
 
     def heat(self, rule: str) -> NDArray[np.float64]:
         """The strength of the map at each pixel: float64 [H, W], sum over the channels of |a|."""

@@ -153,6 +153,10 @@ def _baseline(config: Config, subject: Subject) -> Baseline | None:
     if other.fitted.size != subject.fitted.size:
         what = f"it sees {other.fitted.size} pixels, the model {subject.fitted.size}: maps cannot be compared"
         raise config.error("GBP504", what, "baseline", "model")
+    counts = [one.runner.classes for one in (subject, other)]
+    if None not in counts and counts[0] != counts[1]:
+        what = f"its output has {counts[1]} values, the model's {counts[0]}: classes cannot be matched"
+        raise config.error("GBP504", what, "baseline", "model")
     return ModelBaseline(other)
 
 
