@@ -87,7 +87,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	@echo "installing gbp-onnx and the linters into $(VENV)"
-	@$(BIN)/python $(PIP) --editable '.[compare,lint]'
+	@$(BIN)/python $(PIP) --editable '.[lint,test]'
 	@touch $@ $(VENV)/.installed
 
 $(ORACLE)/bin/python:

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gbp_onnx.auditing.api import audit
     from gbp_onnx.comparison import Comparison, compare
     from gbp_onnx.errors import GbpError, GbpWarning
     from gbp_onnx.explainer import Explainer
@@ -35,6 +36,7 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "__version__",
+    "audit",
     "build",
     "compare",
     "differentiate",
@@ -51,6 +53,7 @@ _HOME = {
     "Inspection": "inspection",
     "Prediction": "types",
     "Preprocess": "types",
+    "audit": "auditing.api",
     "build": "target",
     "compare": "comparison",
     "differentiate": "gradient",

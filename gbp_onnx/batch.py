@@ -47,8 +47,9 @@ class BatchRunner:
         where: str,
         folder: Path | None = None,
         copies: Copies = Copies.ALL,
+        threads: int = 0,
     ) -> None:
-        self._built, self._choice, self._where = built, choice, where
+        self._built, self._choice, self._where, self._threads = built, choice, where, threads
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
@@ -202,7 +203,14 @@ class BatchRunner:
 
     def _start(self, model: onnx.ModelProto) -> Session:
         data = serialised(model, self._where)
-        return Session(data, self._choice, where=self._where, folder=self._folder, copies=self._copies)
+        return Session(
+            data,
+            self._choice,
+            threads=self._threads,
+            where=self._where,
+            folder=self._folder,
+            copies=self._copies,
+        )
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._session.input_shapes[name]

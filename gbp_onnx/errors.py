@@ -62,6 +62,10 @@ CODES: dict[str, str] = {
     "GBP410": "an option has a value that does not exist",
     "GBP411": "an output file cannot be written",
     "GBP412": "an optional package is missing",
+    "GBP501": "the audit's configuration cannot be read",
+    "GBP502": "a setting of the audit is unknown or not valid",
+    "GBP503": "the audit's images or annotations cannot be used",
+    "GBP504": "the audit's baseline cannot be used",
 }
 
 

@@ -5,21 +5,26 @@ the forward pass alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 import onnx
 
 from gbp_onnx.graph.reader import captured_names
 
-__all__ = ["forward_part", "with_probes", "with_seed_input"]
+__all__ = ["forward_of", "forward_part", "probe_names", "with_probes", "with_seed_input"]
+
+
+def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
+    """The explained tensor and the seed in front of it: their product, summed, is the explained scalar."""
+    return props["gbp.explained"], props["gbp.seed_at_explained"]
 
 
 def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
     """Make a built explainer return, besides, the explained tensor, the seed in front of it, and what targets point
-    into (in place); the names of the first two, whose product, summed, is the explained scalar.
+    into (in place); the names of the first two.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
-    probes = (props["gbp.explained"], props["gbp.seed_at_explained"])
+    probes = probe_names(props)
     present = {o.name for o in explainer.graph.output}
     for name in dict.fromkeys((*probes, props["gbp.output"])):
         if name not in present:
@@ -41,7 +46,7 @@ def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.Mode
     inputs = [i for i in model.graph.input if i.name != target]
     del model.graph.input[:]
     model.graph.input.extend([*inputs, info])
-    _prune(model, given={seed})
+    _prune(model, {seed})
     return model, seed
 
 
@@ -56,11 +61,22 @@ def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.Model
     del model.graph.output[:], model.graph.input[:]
     model.graph.output.extend(outputs)
     model.graph.input.extend(inputs)
-    _prune(model, given=set())
+    _prune(model)
     return model
 
 
-def _prune(model: onnx.ModelProto, given: set[str]) -> None:
+def forward_of(explainer: onnx.ModelProto) -> onnx.ModelProto:
+    """The forward part of a built explainer: the same inputs, and the two probes as its only outputs."""
+    props = {e.key: e.value for e in explainer.metadata_props}
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(probe_names(props)))
+    _prune(model)
+    return model
+
+
+def _prune(model: onnx.ModelProto, given: Set[str] = frozenset()) -> None:
     """Leave out, in place, the nodes and weights that no output needs; `given`: tensors that have become inputs."""
     needed, kept = {o.name for o in model.graph.output}, []
     for node in reversed(model.graph.node):

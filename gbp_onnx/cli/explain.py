@@ -22,27 +22,13 @@ from gbp_onnx.cli.options import (
 )
 from gbp_onnx.cli.outputs import places, write
 from gbp_onnx.errors import GbpError, InputError
+from gbp_onnx.imaging.options import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer
     from gbp_onnx.explanation import Explanation
 
 MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".keras", ".pt", ".pth")
-IMAGE_SUFFIXES = (
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpeg",
-    ".jpg",
-    ".mpo",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
 
 
 @click.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gbp_onnx.cli.audit import audit
 from gbp_onnx.cli.build import build
 from gbp_onnx.cli.compare import compare
 from gbp_onnx.cli.explain import explain
@@ -36,13 +37,14 @@ def cli() -> None:
       gbp-onnx inspect model.onnx               what would be gated, and what stands in the way
       gbp-onnx build model.onnx -o explainer.onnx
       gbp-onnx compare model.onnx int8.onnx photos/   do both give the same maps?
+      gbp-onnx audit audit.toml                 explanations as a check, for CI
 
     \b
     Exit status: 0 done, 1 a check failed, 2 usage or bad input, 3 the model cannot be explained.
     """
 
 
-for command in (explain, build, inspect, compare, ops):
+for command in (explain, build, inspect, audit, compare, ops):
     cli.add_command(command)
 
 
@@ -62,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
     except SystemExit:  # click's way to end where the reader of our output has gone (head, less)
         return DONE
     except GbpError as error:
-        return _report(error, as_json="--json" in argv)
+        return _report(error, as_json="--json" in argv and argv[0] != "audit")
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         return INTERRUPTED
