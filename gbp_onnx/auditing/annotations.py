@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from gbp_onnx.imaging.options import IMAGE_SUFFIXES
 from gbp_onnx.imaging.regions import polygon_mask, read_mask
+from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
 
 __all__ = ["Annotation", "coco_annotations", "csv_boxes", "mask_files", "row_box", "voc_boxes"]
 

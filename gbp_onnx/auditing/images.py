@@ -14,7 +14,7 @@ from gbp_onnx.auditing.annotations import Annotation, coco_annotations, csv_boxe
 from gbp_onnx.auditing.config import Config
 from gbp_onnx.auditing.item import Item, spread
 from gbp_onnx.extras import extra
-from gbp_onnx.imaging.options import IMAGE_SUFFIXES
+from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
 
 __all__ = ["find_images"]
 

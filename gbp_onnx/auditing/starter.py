@@ -16,8 +16,8 @@ from gbp_onnx.auditing.settings import about
 from gbp_onnx.errors import AuditError, GbpError
 from gbp_onnx.files import write_whole
 from gbp_onnx.graph.files import load_model
-from gbp_onnx.imaging.options import IMAGE_SUFFIXES
 from gbp_onnx.imaging.preprocess import default_preprocess, from_metadata
+from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
 from gbp_onnx.inspection import inspect
 
 __all__ = ["write_starter"]

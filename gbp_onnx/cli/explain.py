@@ -22,7 +22,7 @@ from gbp_onnx.cli.options import (
 )
 from gbp_onnx.cli.outputs import places, write
 from gbp_onnx.errors import GbpError, InputError
-from gbp_onnx.imaging.options import IMAGE_SUFFIXES
+from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer

@@ -17,21 +17,3 @@ def unknown(code: str, kind: str, value: object, known: Iterable[str], where: st
     near = difflib.get_close_matches(str(value).lower(), lower, n=1, cutoff=0.6)
     hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
     return InputError(code, f"no {kind} {value!r}{hint}", where, f"choose one of: {', '.join(names)}")
-
-
-IMAGE_SUFFIXES = (
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpeg",
-    ".jpg",
-    ".mpo",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
-"""What counts as an image in a folder."""
