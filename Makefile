@@ -21,8 +21,8 @@ demo: $(VENV)/.installed  ## Explain the bundled photograph with the bundled mod
 	@echo "The figure is in $(FIGURE): photograph, Deconvnet, Guided Backpropagation, Saliency."
 
 .PHONY: test
-test: $(VENV)/.test  ## Run the tests (no deep learning framework is installed)
-	$(BIN)/python -m pytest
+test: $(VENV)/.test  ## Run the tests, a process a core (no deep learning framework is installed)
+	$(BIN)/python -m pytest -n auto
 
 .PHONY: lint
 lint: $(VENV)/.lint  ## Check style, formatting and types
