@@ -10,6 +10,7 @@ import onnx
 from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.view import View
+from gbp_onnx.collection import collection_put_off
 from gbp_onnx.errors import ModelError, OperatorError
 from gbp_onnx.graph.assemble import append, correct_shape, value_info
 from gbp_onnx.graph.emitter import Emitter
@@ -23,6 +24,7 @@ from gbp_onnx.vjp.careful import careful_emitter
 __all__ = ["as_type", "differentiate", "gradient_type", "named"]
 
 
+@collection_put_off()
 def differentiate(
     model: ModelSource,
     *,

@@ -17,6 +17,7 @@ from gbp_onnx.canonical.inner import read_graph
 from gbp_onnx.canonical.passes import canonical_model
 from gbp_onnx.canonical.quantizers import Quantizer
 from gbp_onnx.canonical.view import View
+from gbp_onnx.collection import collection_put_off
 from gbp_onnx.errors import GbpWarning, InputError, ModelError, OperatorError, Reason
 from gbp_onnx.gradient import as_type, named
 from gbp_onnx.graph.assemble import append, set_metadata, value_info
@@ -86,6 +87,7 @@ def build(
     return built
 
 
+@collection_put_off()
 def build_loaded(
     file: ModelFile,
     rules: Sequence[str] | str,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gbp_onnx"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0),
+    **dict.fromkeys(("collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0),
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),

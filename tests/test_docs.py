@@ -113,6 +113,8 @@ def command_lines(text: str) -> list[list[str]]:
 def test_readme_commands_run(workplace: Path, capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
     if "explainer.onnx" in line and "build" not in line:
         assert run(["build", "model.onnx", "-o", "explainer.onnx"]) == 0
+    if "audit.toml" in line and "--init" not in line:
+        assert run(["audit", "--init", "model.onnx", "--images", "photos", "-o", "audit.toml"]) == 0
     capsys.readouterr()
     assert run(line[1:]) == 0
     captured = capsys.readouterr()

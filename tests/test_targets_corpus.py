@@ -65,7 +65,7 @@ def test_a_zipmap_is_looked_through() -> None:
     maker = explainer("ort_squeezenet_tensor_input", "imagenet")
     found = maker.explain(CAT_AND_DOG)
     assert maker.output == "loss1" and found.head == "Sigmoid" and found.label
-    assert found.attributions["guided"].any() and any("ArgMax" in w for w in found.warnings)
+    assert found.attributions["guided"].any() and any("ZipMap" in w for w in found.warnings)
 
 
 def test_a_class_over_a_part_of_the_last_features() -> None:

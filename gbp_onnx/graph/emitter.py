@@ -64,6 +64,12 @@ name that undo each other. Casts of ours under another name would keep the round
 """
 
 
+class _Variable(gs.Variable):  # type: ignore[misc]  # graphsurgeon is untyped
+    """A tensor that is made by the thousand: graphsurgeon's own follow every assignment, for graphs of its own."""
+
+    __setattr__ = object.__setattr__
+
+
 @dataclass(frozen=True, slots=True)
 class _Emitted:
     """A new node. `origin`: the forward node that it was made for; `source`: the node that it is a copy of."""
@@ -171,7 +177,7 @@ class Emitter:
         if known not in self._seen:
             bases = [self._base(name) for name in names or [op_type] * len(types)]
             made = tuple(
-                _EMPTY if kind is None else gs.Variable(self.unique(base))
+                _EMPTY if kind is None else _Variable(self.unique(base))
                 for base, kind in zip(bases, types, strict=True)
             )
             for tensor, kind in zip(made, types, strict=True):
@@ -193,7 +199,7 @@ class Emitter:
 
     def placeholder(self, name: str, kind: int | onnx.TypeProto) -> Tensor:
         """A tensor that becomes an input of the graph."""
-        tensor = gs.Variable(self.unique(name))
+        tensor = _Variable(self.unique(name))
         self._register(tensor, kind)
         self._shared.add(id(tensor))
         self._published.add(id(tensor))
@@ -209,7 +215,7 @@ class Emitter:
         """The tensor under exactly this name (made unique): renamed where it is free to be, else copied."""
         free = id(tensor) in self._own and id(tensor) not in self._published and not isinstance(tensor, gs.Constant)
         if not free:
-            source, tensor = tensor, gs.Variable("")
+            source, tensor = tensor, _Variable("")
             self._register(tensor, self.type_of(source))
             self._nodes.append(_Emitted("Identity", (source,), (tensor,), origin=self.vjp_of))
         tensor.name = self.unique(name)
@@ -326,7 +332,7 @@ class Emitter:
             return present
         key = (node.index, index)
         if key not in self.added_outputs:
-            tensor = gs.Variable(self.unique(f"{self.prefix}/{node.name}/output_{index}"))
+            tensor = _Variable(self.unique(f"{self.prefix}/{node.name}/output_{index}"))
             self._register(tensor, elem_type)
             self._published.add(id(tensor))
             self.added_outputs[key] = tensor
@@ -444,7 +450,7 @@ class Emitter:
         self, op_type: str, tensors: list[Tensor], attrs: dict[str, Any], outputs: int, domain: str
     ) -> tuple[Tensor, ...]:
         elem_type = self._result_type(op_type, tensors, attrs)
-        made = tuple(gs.Variable(self.unique(self._base(op_type))) for _ in range(outputs))
+        made = tuple(_Variable(self.unique(self._base(op_type))) for _ in range(outputs))
         for tensor in made:
             self._register(tensor, sequence_type(elem_type) if op_type in _MAKES_SEQUENCES else elem_type)
         if op_type == "MaxPool" and outputs == 2:
@@ -467,7 +473,7 @@ class Emitter:
         return self._stored_type(tensors[_TYPE_FROM_INPUT.get(op_type, 0)])
 
 
-_EMPTY = gs.Variable("")
+_EMPTY = _Variable("")
 
 
 def _size(shape: Sequence[Any]) -> int:
