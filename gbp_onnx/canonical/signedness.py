@@ -61,6 +61,10 @@ def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     for value_info in graph.value_info:
         if value_info.name in changed:
             value_info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    read = {name for node in graph.node for name in (*node.input, *captured_names(node))} | outputs.keys()
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in shifted and graph.initializer[index].name not in read:
+            del graph.initializer[index]  # ONNX Runtime warns of each that nothing reads
     return model
 
 
