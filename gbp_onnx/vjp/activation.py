@@ -260,4 +260,8 @@ def dropout(op: Emitter, node: Node, ct: Tensor) -> Cotangents:
         raise Refusal("it runs in training mode, where its output is random; export the model with eval()")
     kept = op.Sub(1.0, op.constant(0.5, op.elem_type(ct)) if ratio is None else as_real(op, ratio, ct))
     mask = op.forward_output(node, 1, onnx.TensorProto.BOOL)
-    return (op.Where(mode, masked(op, mask, op.Div(ct, kept)), ct),)
+
+    def refuse_ratio() -> Tensor:
+        raise Refusal("its ratio decides which values are dropped, at random; export the model with eval()")
+
+    return op.Where(mode, masked(op, mask, op.Div(ct, kept)), ct), refuse_ratio
