@@ -95,5 +95,5 @@ $(ORACLE)/bin/python:
 
 $(ORACLE)/.installed: pyproject.toml | $(ORACLE)/bin/python
 	@echo "installing gbp-onnx and $(TORCH) into $(ORACLE)"
-	@$(ORACLE)/bin/python $(PIP) --editable '.[test]' '$(TORCH)'
+	@$(ORACLE)/bin/python $(PIP) --editable '.[test,oracle]' '$(TORCH)'
 	@touch $@

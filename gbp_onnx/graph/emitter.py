@@ -70,6 +70,12 @@ class _Variable(gs.Variable):  # type: ignore[misc]  # graphsurgeon is untyped
     __setattr__ = object.__setattr__
 
 
+class _Constant(gs.Constant):  # type: ignore[misc]
+    """Likewise, a constant."""
+
+    __setattr__ = object.__setattr__
+
+
 @dataclass(frozen=True, slots=True)
 class _Emitted:
     """A new node. `origin`: the forward node that it was made for; `source`: the node that it is a copy of."""
@@ -192,7 +198,7 @@ class Emitter:
         array = np.ascontiguousarray(value, None if elem_type == 0 else numpy_dtype(elem_type)).reshape(np.shape(value))
         key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
-            constant = gs.Constant(self.unique(f"{self.prefix}/const/{len(self._constants)}".lstrip("/")), array)
+            constant = _Constant(self.unique(f"{self.prefix}/const/{len(self._constants)}".lstrip("/")), array)
             self._constants[key] = constant
             self._register(constant, elem_type or int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype)))
         return self._constants[key]
