@@ -31,7 +31,8 @@ from gbp_onnx import bundled
 from gbp_onnx.auditing import run as running
 from gbp_onnx.auditing.config import read_config
 from gbp_onnx.auditing.subject import Subject
-from gbp_onnx.imaging.photo import IMAGE_SUFFIXES, read_photo
+from gbp_onnx.imaging.photo import read_photo
+from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
 from gbp_onnx.runtime.providers import choose_providers
 from gbp_onnx.runtime.session import Session
 
