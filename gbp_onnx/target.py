@@ -24,6 +24,7 @@ from gbp_onnx.graph.assemble import append, set_metadata, value_info
 from gbp_onnx.graph.emitter import Emitter
 from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
 from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tensor
+from gbp_onnx.lowering import check_lowering, lower
 from gbp_onnx.outputs import Chosen, choose_output, labels_in
 from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, check_rules, overrides
 from gbp_onnx.sweep import backpropagate
@@ -59,6 +60,7 @@ def build(
     wrt: Sequence[str] | str | None = None,
     explain: str = "logit",
     rectify: Iterable[str] = (),
+    lowering: str = "portable",
 ) -> onnx.ModelProto:
     """The explainer: a model that returns, beside its own outputs, the attribution of an image under each rule.
 
@@ -69,7 +71,8 @@ def build(
     input (default: the first of rank 3 or more; several names give ``attribution_<rule>_<input>``). `explain`: "logit"
     puts the
     seed in front of that trailing head, "output" explains the output as it is. `rectify`: "leaky", "smooth" (see
-    `rules`).
+    `rules`). `lowering`: the form of the backward part: "portable" (plain, for any runtime), "cpu" or "cuda" (faster in
+    that provider of ONNX Runtime, the same maps), "auto" (what suits this machine); see `lowering.lower`.
 
     Inputs of the result: the source's, then ``target``, int64 [N], one class index or flat index into the image's
     output for each image, -1 for
@@ -81,7 +84,9 @@ def build(
     their data file, to which the result refers: write it with `save`.
     Raises ModelError (GBP1xx), or OperatorError (GBP2xx) with every obstacle.
     """
+    form = check_lowering(lowering)
     built = build_loaded(read_model(model), rules, output=output, wrt=wrt, explain=explain, rectify=rectify)
+    lower(built, form)
     for note in json.loads(next(e.value for e in built.metadata_props if e.key == "gbp.warnings")):
         warnings.warn(note, GbpWarning, stacklevel=2)
     return built

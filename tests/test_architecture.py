@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
-    **dict.fromkeys(("sweep", "gradient", "outputs", "target", "probes"), 4),
+    **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "target", "probes"), 4),
     "report": 5,
     **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection"), 6),
     **dict.fromkeys(("looks", "seeds", "targets"), 6),

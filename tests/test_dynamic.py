@@ -99,7 +99,7 @@ def test_open_sizes_give_the_same_maps(change: str, rule: str) -> None:
         session(gbp_onnx.build(m, rule)).run(["y", f"attribution_{rule}"], {"x": x, "target": target})
         for m in (static, opened)
     )
-    assert np.array_equal(a[0], b[0])
+    np.testing.assert_allclose(a[0], b[0], rtol=2e-4, atol=1e-7)  # sums in another order, depending on the runtime
     np.testing.assert_allclose(a[1], b[1], rtol=0, atol=2e-6 * np.abs(a[1]).max())
 
 
