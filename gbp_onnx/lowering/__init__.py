@@ -12,11 +12,15 @@ import onnx
 
 from gbp_onnx.errors import InputError
 from gbp_onnx.graph.assemble import set_metadata
+from gbp_onnx.lowering.cpu import CPU
+from gbp_onnx.lowering.draft import Draft
+from gbp_onnx.lowering.rewriting import Rewrite, apply
 from gbp_onnx.runtime.providers import choose_providers
 
 __all__ = ["LOWERINGS", "check_lowering", "liked_by", "lower"]
 
 LOWERINGS = ("portable", "cpu", "cuda", "auto")
+REWRITES: dict[str, tuple[Rewrite, ...]] = {"cpu": CPU}
 
 
 def check_lowering(name: str) -> str:
@@ -35,5 +39,9 @@ def lower(model: onnx.ModelProto, form: str, *, without: Collection[str] = ()) -
     """Rewrite the backward part of a model of `build`, in place, to a form; the model. `without`: rewrites to leave
     out.
     """
+    if REWRITES.get(form):
+        draft = Draft(model)
+        apply(draft, REWRITES[form], without)
+        draft.finish()
     set_metadata(model, {"gbp.lowering": form})
     return model

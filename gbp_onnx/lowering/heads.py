@@ -1,0 +1,104 @@
+"""A seed that picks one class needs no product with all classes' weights: the row of its class is looked up.
+
+    Gemm(one-hot(target), W [classes, K])                                    ->  Gather(W, target)
+    ConvTranspose(gate(y, spread evenly(one-hot(target))), W [classes, C])   ->  Gather(W, target) * [y_target > 0] / n
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.lowering.patterns import gate_of, transposed_of
+
+__all__ = ["look_up_conv", "look_up_row"]
+
+
+def look_up_row(g: Draft, node: onnx.NodeProto) -> bool:
+    """Gemm(seed [N, classes], W)  ->  Gather(W, target) [N, K], where the seed is one-hot and W an initializer."""
+    attrs = attributes(node)
+    weight = g.weight_shape(node.input[1])
+    index = _one_hot(g, node.input[0])
+    if index is None or weight is None or len(node.input) > 2 or attrs.get("transA", 0) or attrs.get("alpha", 1.0) != 1:
+        return False
+    shape = g.shape(node.output[0])
+    if attrs.get("transB", 0):
+        columns = g.emit("Gather", [node.input[1], index], None if shape is None else shape[::-1], axis=1)
+        g.replace(node.output[0], g.emit("Transpose", [columns], shape, perm=[1, 0]))
+    else:
+        g.replace(node.output[0], g.emit("Gather", [node.input[1], index], shape, axis=0))
+    return True
+
+
+def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
+    """ConvTranspose of 1 x 1 over Where(y > 0, Expand(seed / n), 0)  ->  Gather(W, target) * [y_target > 0] / n.
+
+    What a classifier of a convolution, a rectifier (or none) and a global mean leaves: only the target's channel is not
+    zero.
+    """
+    window = transposed_of(g, node.output[0])
+    if window is None or window.kernel != (1, 1) or window.strides != (1, 1) or window.begins != (0, 0):
+        return False
+    end = g.maker.get(window.ct)
+    gate = None if end is None or window.group != 1 else gate_of(g, end)
+    spread = _spread_of(g, window.ct if gate is None else gate.ct)
+    if spread is None or not g.only_read_by_one(window.ct) or g.space(window.ct) is None:
+        return False
+    batch = (g.shape(window.ct) or (None,))[0]
+    classes, height, width = g.space(window.ct) or (0, 0, 0)
+    row = g.emit("Gather", [window.weight, spread.index], (batch, window.size[0], 1, 1), axis=0)
+    share = g.constant(np.float32(1) / np.float32(height * width))
+    if gate is None or gate.y is None:
+        plane = g.emit("Expand", [share, g.constant([1, 1, height, width], np.int64)], (1, 1, height, width))
+    else:
+        column = g.emit("Unsqueeze", [spread.index, g.constant([1], np.int64)], (batch, 1), onnx.TensorProto.INT64)
+        y = g.emit("GatherND", [gate.y, column], (batch, height, width), batch_dims=1)
+        y = g.emit("Unsqueeze", [y, g.constant([1], np.int64)], (batch, 1, height, width))
+        inside = g.emit("Greater", [y, g.constant(np.float32(0))], g.shape(y), onnx.TensorProto.BOOL)
+        if gate.cap is not None:
+            below = g.emit("Less", [y, g.constant(np.float32(gate.cap))], g.shape(y), onnx.TensorProto.BOOL)
+            inside = g.emit("And", [inside, below], g.shape(y), onnx.TensorProto.BOOL)
+        plane = g.emit("Where", [inside, share, g.constant(np.float32(0))], g.shape(y))
+    g.replace(node.output[0], g.emit("Mul", [row, plane], g.shape(node.output[0])))
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Expand(one-hot(index) / n): the derivative of a global mean."""
+
+    index: str
+
+
+def _spread_of(g: Draft, name: str) -> _Spread | None:
+    expand = g.node(name, "Expand")
+    share = None if expand is None else g.node(expand.input[0], "Div")
+    space = g.space(name)
+    if share is None or space is None or not g.only_read_by_one(name):
+        return None
+    index = _one_hot(g, share.input[0])
+    if index is None or not _counts(g, share.input[1]):
+        return None
+    shape = g.shape(share.output[0])
+    return None if shape is None or shape[1:] != (space[0], 1, 1) else _Spread(index)
+
+
+def _counts(g: Draft, name: str) -> bool:
+    """Whether a tensor is the number of places: Cast(ReduceProd(...)), or a constant of the same."""
+    cast = g.node(name, "Cast")
+    return cast is not None and g.node(cast.input[0], "ReduceProd") is not None
+
+
+def _one_hot(g: Draft, name: str) -> str | None:
+    """The indices of a seed that is 1 at one class of each image: OneHot(index, ..., [0, 1]), however reshaped."""
+    node = g.node(name, "Reshape", "OneHot")
+    while node is not None and node.op_type == "Reshape":
+        node = g.node(node.input[0], "Reshape", "OneHot")
+    if node is None or attributes(node).get("axis", -1) != -1:
+        return None
+    values = g.value(node.input[2])
+    fits = values is not None and values.tolist() == [0, 1] and len(g.shape(node.input[0]) or ()) == 1
+    return g.now(node.input[0]) if fits else None
