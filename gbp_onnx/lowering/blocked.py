@@ -43,7 +43,7 @@ def is_blocked(g: Draft, name: str) -> bool:
             waiting += g.inputs(node)
         elif node.op_type in _STAY:
             read = [t for t in g.inputs(node) if g.shape(t) not in ((), (1,))]
-            if any(g.shape(t) != g.shape(current) for t in read):
+            if not all(g.alike(t, current) for t in read):
                 return False
             waiting += read
         elif node.op_type not in ("Conv", "BatchNormalization"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gbp_onnx.lowering.gates import fuse_gate, lower_sum
+from gbp_onnx.lowering.growing import nest_concats
 from gbp_onnx.lowering.heads import look_up_conv, look_up_row
 from gbp_onnx.lowering.pieces import cut_split
 from gbp_onnx.lowering.rewriting import Rewrite
@@ -14,6 +15,7 @@ CPU = (
     Rewrite("rows", ("Gemm",), look_up_row),
     Rewrite("classifiers", ("ConvTranspose",), look_up_conv),
     Rewrite("scales", ("Mul",), scale_by_conv),
+    Rewrite("growing", ("Split",), nest_concats),
     Rewrite("pieces", ("Split",), cut_split),  # before the gates, which read what it cuts
     Rewrite("gates", ("Where", "Relu"), fuse_gate),
     Rewrite("sums", ("ConvTranspose", "Add", "Reshape"), lower_sum),

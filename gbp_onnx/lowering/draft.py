@@ -44,6 +44,8 @@ class Draft:
             self.shapes[name], self.kinds[name] = tuple(weight.dims), weight.data_type
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.maker: dict[str, onnx.NodeProto] = {o: n for n in self.nodes for o in n.output if o}
+        self.named = {n.name: n for n in self.nodes if n.name and not is_backward(n)}
+        """Forward nodes by name."""
         self.outputs = {o.name for o in model.graph.output}
         self._captured = {name for n in self.nodes for name in captured_names(n)}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
@@ -112,6 +114,13 @@ class Draft:
             return None
         c, h, w = shape[1:]
         return (c, h, w) if all(isinstance(d, int) and d > 0 for d in (c, h, w)) else None
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two tensors have one shape: equal sizes; open ones count as equal to open ones (batches)."""
+        a, b = self.shape(one), self.shape(other)
+        if a is None or b is None or len(a) != len(b):
+            return False
+        return all(x == y or not (isinstance(x, int) or isinstance(y, int)) for x, y in zip(a, b, strict=True))
 
     def value(self, name: str) -> NDArray[Any] | None:
         """The value of an initializer or of a Constant node."""

@@ -50,8 +50,7 @@ def lower_sum(g: Draft, node: onnx.NodeProto) -> bool:
         return False
     readers = g.readers(end)
     if len(readers) == 1 and readers[0].op_type == "Add" and g.only_read_by_one(end):
-        other = g.shape(readers[0].output[0])
-        if other == g.shape(end) and not g.is_forward(readers[0].output[0]):
+        if g.alike(readers[0].output[0], end) and not g.is_forward(readers[0].output[0]):
             return False  # a term of a sum, which is lowered as a whole
     terms = terms_of(g, end)
     if not any(transposed_of(g, t) or pool_of(g, t) for t in terms):

@@ -101,7 +101,7 @@ def terms_of(g: Draft, name: str) -> list[str]:
         current = waiting.pop()
         node = g.node(current, "Add")
         inside = node is not None and not g.is_forward(current) and (current == g.now(name) or g.only_read_by_one(current))
-        same = inside and node is not None and all(g.shape(t) == g.shape(current) for t in g.inputs(node))
+        same = inside and node is not None and all(g.alike(t, current) for t in g.inputs(node))
         if node is None or not same:
             found.append(current)
         else:
