@@ -418,12 +418,73 @@ def skeleton_with_shapes(
             graph.value_info.append(onnx.helper.make_value_info(hint.name, hint.kind))
     for value in graph.output:
         value.type.CopyFrom(next((hint.kind for hint in hints if hint.name == value.name), value.type))
+    computed = _compute_small(skeleton)
     inferred = _infer(skeleton)
     ranks = _declared_ranks(source, inferred)
     if ranks:
         graph.value_info.extend(ranks)
         inferred = _infer(skeleton)
+    if computed:
+        _put_back(inferred, source, computed)
     return inferred
+
+
+def _compute_small(skeleton: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Put small numbers that nodes compute from constants (pads, sizes, axes) in those nodes' place: onnx's inference
+    follows few of them. What was computed, by name.
+    """
+    graph = skeleton.graph
+    values = {t.name: np.asarray(numpy_helper.to_array(t)) for t in graph.initializer if _has_data(t)}
+    outputs, computed = {o.name for o in graph.output}, dict[str, onnx.TensorProto]()
+    for node in graph.node:
+        value = None if outputs & set(node.output) else _small_value(node, values)
+        if value is None:
+            continue
+        values[node.output[0]] = value
+        if node.op_type != "Constant":
+            computed[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+    if computed:
+        left = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node if n.output[0] not in computed]
+        del graph.node[:]
+        graph.node.extend(left)
+        graph.initializer.extend(computed.values())
+    return computed
+
+
+def _put_back(inferred: onnx.ModelProto, source: onnx.GraphProto, computed: Mapping[str, onnx.TensorProto]) -> None:
+    """The nodes of `source`, in place of the numbers that were computed for them."""
+    graph = inferred.graph
+    del graph.node[:]
+    graph.node.extend(source.node)
+    for index in reversed([k for k, t in enumerate(graph.initializer) if t.name in computed]):
+        del graph.initializer[index]
+    listed = {v.name for v in graph.value_info}
+    graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+        for name, tensor in computed.items()
+        if name not in listed
+    )
+
+
+def _has_data(tensor: onnx.TensorProto) -> bool:
+    small = np.prod(tensor.dims, dtype=np.int64) <= _KEEP_DATA
+    return bool(small) and not is_external(tensor) and tensor.data_type != onnx.TensorProto.STRING
+
+
+def _small_value(node: onnx.NodeProto, values: Mapping[str, Array]) -> Array | None:
+    """The one output of a node of small constants; None where it is none."""
+    if node.domain not in STANDARD_DOMAINS or len(node.output) != 1 or any(n and n not in values for n in node.input):
+        return None
+    attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Constant":
+        tensor = attrs.get("value")
+        value = np.asarray(numpy_helper.to_array(tensor)) if tensor is not None and _has_data(tensor) else None
+    elif node.input and foldable(node.op_type):
+        plain = {k: numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for k, v in attrs.items()}
+        value = evaluate(node.op_type, [values.get(n) for n in node.input], plain)
+    else:
+        return None
+    return value if value is not None and value.size <= _KEEP_DATA and value.dtype.kind in "iufb" else None
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -438,7 +499,7 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
 def _declared_ranks(source: onnx.GraphProto, inferred: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The source's value_info of tensors whose rank inference did not find, with every size unknown."""
     found = (*inferred.graph.value_info, *inferred.graph.output)  # some exporters list outputs in value_info too
-    known = {v.name for v in found if v.type.tensor_type.HasField("shape")}
+    known = {v.name for v in found if v.type.tensor_type.HasField("shape")} | {t.name for t in source.initializer}
     ranks = []
     for value in source.value_info:
         if value.name not in known and value.type.tensor_type.HasField("shape"):

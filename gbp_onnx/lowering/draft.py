@@ -46,6 +46,7 @@ class Draft:
         self.maker: dict[str, onnx.NodeProto] = {o: n for n in self.nodes for o in n.output if o}
         self.named = {n.name: n for n in self.nodes if n.name and not is_backward(n)}
         """Forward nodes by name."""
+        self._shape_cotangents()
         self.outputs = {o.name for o in model.graph.output}
         self._captured = {name for n in self.nodes for name in captured_names(n)}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
@@ -65,8 +66,8 @@ class Draft:
         """The phases that a tensor is interleaved from: every second row and column of it, by their first ones."""
         self.cut_weights: set[str] = set()
         """Weights that are parts of others."""
-        self.copies = 0
-        """Elements of weights that the lowered form needs a second time, turned or cut."""
+        self.turned_weights: dict[str, int] = {}
+        """Copies of weights, turned or cut, and their elements."""
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -142,6 +143,11 @@ class Draft:
         name = self.now(name)
         known = name in self.weights or name in self.cut_weights
         return self.shapes[name] if known and self.kinds[name] == onnx.TensorProto.FLOAT else None
+
+    @property
+    def copies(self) -> int:
+        """Elements of weights that the nodes need a second time, turned or cut."""
+        return sum(self.turned_weights.values())
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -225,6 +231,19 @@ class Draft:
         graph.initializer.extend(t for t in self._added if t.name in needed)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _shape_cotangents(self) -> None:
+        """A cotangent, called ``grad/<tensor>``, has the shape of that tensor, which inference may not find out."""
+        prefixes = ("grad/saliency/", "grad/deconvnet/", "grad/guided/", "grad/")
+        for name in [o for n in self.nodes if is_backward(n) for o in n.output if o.startswith("grad/")]:
+            known = self.shapes.get(name)
+            if known is not None and all(isinstance(d, int) for d in known[1:]):
+                continue
+            origins = (self.shapes.get(name.removeprefix(p)) for p in prefixes if name.startswith(p))
+            shape = next((s for s in origins if s is not None), None)
+            if shape is not None and (known is None or len(known) == len(shape)):
+                self.shapes[name] = shape
+                self.kinds.setdefault(name, onnx.TensorProto.FLOAT)
 
     def _read(self, name: str) -> NDArray[Any] | None:
         if name in self.weights:

@@ -110,12 +110,22 @@ def terms_of(g: Draft, name: str) -> list[str]:
 
 
 def transposed_of(g: Draft, name: str) -> Transposed | None:
-    """The transposed convolution that makes a tensor [N, C, H, W] from one with fixed C, H, W."""
-    node = g.node(name, "ConvTranspose")
-    if node is None or g.is_forward(g.now(name)) or len(node.input) != 2:
+    """The transposed convolution that makes a tensor [N, C, H, W] from one with fixed C, H, W.
+
+    Cut to a box behind it (pads that differ at the ends, Pad in front of the convolution), it counts as one.
+    """
+    node, box = g.node(name, "ConvTranspose", "Slice", "Pad"), (0, 0)
+    whole = True
+    while node is not None and node.op_type != "ConvTranspose":
+        cut = None if g.is_forward(node.output[0]) else _cut(g, node)
+        if cut is None or not g.only_read_by_one(node.input[0]):
+            return None
+        box, whole = (box[0] + cut[0], box[1] + cut[1]), False
+        node = g.node(node.input[0], "ConvTranspose", "Slice", "Pad")
+    if node is None or g.is_forward(node.output[0]) or len(node.input) != 2:
         return None
     weight = g.weight_shape(node.input[1])
-    size, source = g.space(name), g.space(node.input[0])
+    size, source = g.space(name) or _boxed(g, name), g.space(node.input[0])
     if weight is None or len(weight) != 4 or size is None or source is None:
         return None
     attrs = attributes(node)
@@ -123,6 +133,8 @@ def transposed_of(g: Draft, name: str) -> Transposed | None:
         return None
     pads = attrs.get("pads") or [0] * 4
     strides, dilations = attrs.get("strides") or [1, 1], attrs.get("dilations") or [1, 1]
+    if not whole and any(pads):
+        return None  # what the pads cut off would be missing from the box
     return Transposed(
         g.now(node.input[0]),
         g.now(node.input[1]),
@@ -130,9 +142,37 @@ def transposed_of(g: Draft, name: str) -> Transposed | None:
         (weight[2], weight[3]),
         (strides[0], strides[1]),
         (dilations[0], dilations[1]),
-        (pads[0], pads[1]),
+        (pads[0] + box[0], pads[1] + box[1]),
         size,
     )
+
+
+def _boxed(g: Draft, name: str) -> tuple[int, int, int] | None:
+    """The size of a Slice that cuts out the space of another tensor: to starts + Shape(that)[2:4]."""
+    end = g.node(name, "Slice")
+    total = None if end is None else g.node(end.input[2], "Add")
+    for part in () if total is None else total.input:
+        space = g.node(part, "Slice")
+        shape = None if space is None else g.node(space.input[0], "Shape")
+        if space is not None and shape is not None and g.value(space.input[1]) == 2:
+            return g.space(shape.input[0])
+    return None
+
+
+def _cut(g: Draft, node: onnx.NodeProto) -> tuple[int, int] | None:
+    """The rows and columns that a Slice, or a Pad with negative pads, cuts off at the begin of [N, C, H, W]."""
+    if node.op_type == "Pad":
+        pads = g.value(node.input[1])
+        plain = attributes(node).get("mode", b"constant") == b"constant"
+        if pads is None or not plain or len(node.input) > 3 or pads.size != 8 or (pads > 0).any() or pads[[0, 1, 4, 5]].any():
+            return None
+        return int(-pads[2]), int(-pads[3])
+    starts, axes = g.value(node.input[1]), g.value(node.input[3]) if len(node.input) > 3 else None
+    steps = g.value(node.input[4]) if len(node.input) > 4 else None
+    fits = starts is not None and axes is not None and axes.tolist() == [2, 3] and (starts >= 0).all()
+    if starts is None or not fits or (steps is not None and (steps != 1).any()):
+        return None
+    return int(starts[0]), int(starts[1])
 
 
 def pool_of(g: Draft, name: str) -> Pool | None:

@@ -129,4 +129,6 @@ def _turned(g: Draft, t: Transposed, cuts: Sequence[tuple[int, int, int]]) -> st
         ends = [first - 1 if first else _END for _, first, _ in cuts]
         bounds = [g.constant(v, np.int64) for v in (starts, ends, [2, 3], steps)]
         name = g.emit("Slice", [name, *bounds], (*shape, *counts))
+    if name not in g.turned_weights:
+        g.turned_weights[name] = int(np.prod((*shape, *counts)))
     return name
