@@ -7,6 +7,8 @@ depthwise convolutions of one tap here. Source: the runtime's NchwcTransformer, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gbp_onnx.lowering.draft import Draft, attributes
@@ -108,7 +110,12 @@ def pick(
     taps = np.zeros((channels, 1, *kernel), np.float32)
     taps[:, :, max(offset[0], 0), max(offset[1], 0)] = factor
     read = [x, g.constant(taps)] + ([g.constant(np.full(channels, bias))] if bias else [])
-    attrs = {"group": channels, "kernel_shape": kernel, "strides": list(strides), "pads": [*begins, *ends]}
+    attrs: dict[str, Any] = {
+        "group": channels,
+        "kernel_shape": kernel,
+        "strides": list(strides),
+        "pads": [*begins, *ends],
+    }
     return g.emit("Conv", read, sized(g, x, channels, *size), **attrs)
 
 

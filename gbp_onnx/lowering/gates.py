@@ -32,7 +32,12 @@ def fuse_gate(g: Draft, node: onnx.NodeProto) -> bool:
     """
     gate, end = gate_of(g, node), node.output[0]
     inner = node.op_type == "Relu" and all(r.op_type == "Where" and gate_of(g, r) for r in g.readers(end))
-    if gate is None or (inner and g.readers(end)) or not fits(g, end) or (gate.y is not None and g.space(gate.y) != g.space(end)):
+    if (
+        gate is None
+        or (inner and g.readers(end))
+        or not fits(g, end)
+        or (gate.y is not None and g.space(gate.y) != g.space(end))
+    ):
         return False
     terms = terms_of(g, gate.ct)
     made = _by_phases(g, gate, terms, end) or _at_full_size(g, gate, terms)
@@ -49,9 +54,9 @@ def lower_sum(g: Draft, node: onnx.NodeProto) -> bool:
     if g.is_forward(end) or g.space(end) is None:
         return False
     readers = g.readers(end)
-    if len(readers) == 1 and readers[0].op_type == "Add" and g.only_read_by_one(end):
-        if g.alike(readers[0].output[0], end) and not g.is_forward(readers[0].output[0]):
-            return False  # a term of a sum, which is lowered as a whole
+    whole = readers[0].output[0] if g.only_read_by_one(end) and readers[0].op_type == "Add" else None
+    if whole is not None and g.alike(whole, end) and not g.is_forward(whole):
+        return False  # a term of a sum, which is lowered as a whole
     terms = terms_of(g, end)
     if not any(transposed_of(g, t) or pool_of(g, t) for t in terms):
         return False
@@ -151,7 +156,8 @@ def _summed(g: Draft, terms: list[str], mask: str | None, zero: Zero) -> str:
 def _takes_in(g: Draft, name: str) -> bool:
     """Whether a convolution that nothing else reads makes a tensor: it may begin with a sum."""
     node = g.node(name, "Conv")
-    alone = len(g.readers(name)) == 0 or all(r.op_type == "Add" for r in g.readers(name)) and g.only_read_by_one(name)
+    readers = g.readers(name)
+    alone = not readers or (len(readers) == 1 and readers[0].op_type == "Add")
     return node is not None and not g.is_forward(name) and not g.is_kept(name) and alone
 
 

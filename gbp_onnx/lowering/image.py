@@ -9,6 +9,7 @@ as a convolutional layer?"): 48 channels for F = 4. Where ct was put together fr
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gbp_onnx.lowering.blocked import sized, total
 from gbp_onnx.lowering.draft import Draft
@@ -32,11 +33,11 @@ def as_shuffled(g: Draft, t: Transposed) -> str | None:
     places = [_places(side, k, stride, p) for k, p in zip(t.kernel, t.begins, strict=True)]
     low = [min(0, *(o for _, _, o in axis)) for axis in places]
     high = [max(o for _, _, o in axis) for axis in places]
-    filters = np.zeros((channels, side, side, source[0], high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
+    spots = np.zeros((channels, side, side, source[0], high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
     for ry, ty, oy in places[0]:
         for rx, tx, ox in places[1]:
-            filters[:, ry, rx, :, oy - low[0], ox - low[1]] = weight[:, :, ty, tx].T
-    filters = filters.reshape(channels * side * side, *filters.shape[3:])
+            spots[:, ry, rx, :, oy - low[0], ox - low[1]] = weight[:, :, ty, tx].T
+    filters: NDArray[np.float32] = spots.reshape(channels * side * side, *spots.shape[3:])
     squares = (-(-t.size[1] // side), -(-t.size[2] // side))
     step = side // stride
     phases = g.phases.get(g.now(t.ct))
@@ -79,7 +80,7 @@ def _places(side: int, kernel: int, stride: int, begin: int) -> list[tuple[int, 
 
 
 def _conv(
-    g: Draft, x: str, filters: np.ndarray, low: tuple[int, int], step: int, size: tuple[int, int]
+    g: Draft, x: str, filters: NDArray[np.float32], low: tuple[int, int], step: int, size: tuple[int, int]
 ) -> str | None:
     """x convolved with filters whose first tap sees x[step * r + low], for every r of `size`."""
     _, *space = g.space(x) or (0, 0, 0)
