@@ -1,29 +1,34 @@
 """The derivative of MaxPool without Indices, which keeps the pool in the blocked layout: first maxima by comparison.
 
 A window's first maximum in row-major order lies in the first of its rows that holds the maximum, at the first place
-in that row. So the cotangent goes from the pool's output to the maxima of rows, and from these to the input; each time
-tap after tap takes it where its value is the maximum, and leaves the rest to the next:
+in that row. So the cotangent goes from the pool's output to the maxima of rows, and from these to the input. Along
+each axis a tap wins where it is larger than every tap before it, and as large as every tap after it:
 
-    m_i = [x_i = p] = Relu(1 - 2^90 (p - x_i))      exact: equal numbers differ by 0, others by 2^-90 or more
-    g_i = rest * m_i;  rest = rest - g_i            the last tap takes what is left
+    [u > v] = Clip(2^90 (u - v), 0, 1)          one convolution of two taps; equal numbers give exactly 0
+    three taps: w_2 = [x_2 > x_0] [x_2 > x_1];  w_1 = [x_1 > x_0] without w_2;  the first takes the rest
 
-Where the input cannot be negative, zeros may stand for the padding: they equal a maximum only where that is 0.
+What the taps win depends on no cotangent: rules and targets share it. Where the input cannot be negative, zeros may
+stand for the padding: they equal a maximum only where that is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum
 
-from gbp_onnx.lowering.blocked import clip, fits, pick, pointwise, relu, sized, total
+import numpy as np
+
+from gbp_onnx.lowering.blocked import clip, fits, interleave, pick, pointwise, relu, sized, taps, total
 from gbp_onnx.lowering.draft import Draft
-from gbp_onnx.lowering.masks import SHUT, Gated, factor
+from gbp_onnx.lowering.masks import Gated, factor
 from gbp_onnx.lowering.patterns import Pool
 
 __all__ = ["Zero", "pool_phases"]
 
 _STEEP = 2.0**90
+_LEAST = 2.0**-88
+_LONGEST = 3
+"""Taps of a window along an axis: of more, every pair would have to be compared."""
 
 
 class Zero(Enum):
@@ -38,108 +43,104 @@ class Zero(Enum):
     FIRST = "first"
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Windows along one axis. `value(i)`: -2^90 times what tap i sees, shaped as the maxima; `inside(i)`: 0, and 2^60
-    where that tap lies in the padding at the begin, or None where none does.
+def pool_phases(g: Draft, pool: Pool, zero: Zero, begin: str | None = None) -> dict[tuple[int, int], str] | None:
+    """The cotangent of a pool's input, its columns in phases of the stride; None where the sizes do not fit.
+
+    `begin`: a tensor that the sum may begin with, where there is one phase.
     """
-
-    kernel: int
-    stride: int
-    begin: int
-    value: Callable[[int], str]
-    inside: Callable[[int], str | None]
-
-
-def pool_phases(g: Draft, pool: Pool, zero: Zero) -> dict[tuple[int, int], str] | None:
-    """The cotangent of a pool's input in phases of its strides; None where the sizes do not fit."""
     size, small = g.space(pool.y), g.space(pool.p)
-    if size is None or small is None or not fits(g, pool.y):
+    if size is None or small is None or not fits(g, pool.y) or max(pool.kernel) > _LONGEST:
         return None
     (kh, kw), (sh, sw), (ph, pw) = pool.kernel, pool.strides, pool.begins
     (channels, height, width), (oh, ow) = size, small[1:]
     end = (ow - 1) * sw + kw - width - pw
     if pw >= kw or ph >= kh or end >= kw or (end < 0 and (width + pw - kw) // sw + 1 != ow):
         return None
-    ct = pool.ct
+    ct, y = pool.ct, pool.y
     if zero is Zero.DROP:
         ct = g.emit("Mul", [ct, factor(g, Gated(pool.p))], g.shape(pool.p))
-    zero = Zero.ANYWHERE if zero is Zero.DROP else zero
+    elif zero is Zero.FIRST and (ph or pw):
+        y = clip(g, pointwise(g, y, 1.0), _LEAST, float(np.finfo(np.float32).max))  # above the zeros of the padding
     rows = g.emit(
         "MaxPool",
-        [pool.y],
-        sized(g, pool.y, channels, height, ow),
+        [y],
+        sized(g, y, channels, height, ow),
         kernel_shape=[1, kw],
         strides=[1, sw],
         pads=[0, pw, 0, max(end, 0)],
     )
-    ones = clip(g, pointwise(g, pool.y, 1.0, 1.0), 1.0, 1.0) if zero is Zero.FIRST and (ph or pw) else ""
-    high = -(-height // sh), -(-width // sw)
-
-    def padding(source: str, offset: tuple[int, int], strides: tuple[int, int], shape: tuple[int, int]) -> str:
-        # Clipped, so that no sum joins this convolution: the runtime would add its bias last, and round.
-        return clip(g, pick(g, source, offset, strides, shape, -SHUT, SHUT), 0.0, SHUT)
-
-    upright = _Line(
-        kh,
-        sh,
-        ph,
-        lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -_STEEP),
-        lambda i: padding(ones, (i - ph, 0), (sh, sw), (oh, ow)) if ones and i < ph else None,
-    )
-    found: dict[tuple[int, int], str] = {}
-    parts = _shares(g, ct, pointwise(g, pool.p, _STEEP), upright)
-    for a in range(sh):
-        below = _phase(g, parts, upright, a, (high[0], ow), upright=True)
-        level = _level(g, pool, rows, a, high[0], ow, padding if ones else None, ones)
-        maxima = pick(g, rows, (a, 0), (sh, 1), (high[0], ow), _STEEP)
-        across = _shares(g, below, maxima, level)
-        for b in range(sw):
-            found[a, b] = _phase(g, across, level, b, high, upright=False)
-    return found
+    upright = _along(g, ct, rows, (kh, sh, ph), 0, (oh, ow), height)
+    whole = upright[0]
+    if len(upright) > 1:
+        whole = interleave(g, {(a, 0): part for a, part in enumerate(upright)}, (height, ow))[0]
+    across = _along(g, whole, y, (kw, sw, pw), 1, (height, ow), width, begin)
+    return {(0, b): part for b, part in enumerate(across)}
 
 
-def _level(
+def _along(
     g: Draft,
-    pool: Pool,
-    rows: str,
-    a: int,
-    high: int,
-    ow: int,
-    padding: Callable[[str, tuple[int, int], tuple[int, int], tuple[int, int]], str] | None,
-    ones: str,
-) -> _Line:
-    """The windows along the rows of phase a."""
-    kw, (sh, sw), pw = pool.kernel[1], pool.strides, pool.begins[1]
-    return _Line(
-        kw,
-        sw,
-        pw,
-        lambda j: pick(g, pool.y, (a, j - pw), (sh, sw), (high, ow), -_STEEP),
-        lambda j: padding(ones, (a, j - pw), (sh, sw), (high, ow)) if padding is not None and j < pw else None,
-    )
+    ct: str,
+    x: str,
+    window: tuple[int, int, int],
+    axis: int,
+    size: tuple[int, int],
+    length: int,
+    begin: str | None = None,
+) -> list[str]:
+    """The cotangent of x, whose windows (taps, stride, begin pad) along one axis have the maxima that ct belongs to.
+
+    In phases of the stride, each as long as the longest; `size`: of ct; `length`: of x along the axis.
+    """
+    kernel, stride, pad = window
+    wins = _wins(g, x, window, axis, size)
+    shares = [ct, *(g.emit("Mul", [ct, win], g.shape(ct)) for win in wins)]  # the first: before the others take theirs
+    long = -(-length // stride)
+    space = (long, size[1]) if axis == 0 else (size[0], long)
+    phases = []
+    for phase in range(stride):
+        parts = []
+        for tap in range(kernel):
+            moves: dict[int, float] = {}
+            for taker in (0, tap):  # what a later tap takes, the first one gives
+                if tap and (phase - taker + pad) % stride == 0:
+                    step = (phase - taker + pad) // stride
+                    moves[step] = moves.get(step, 0.0) + (1.0 if taker else -1.0)
+            if tap == 0 and (phase + pad) % stride == 0:
+                moves[(phase + pad) // stride] = 1.0
+            if moves:
+                parts.append(_moved(g, shares[tap], moves, axis, space))
+        if begin is not None and stride == 1:
+            parts.insert(0, begin)
+        parts.sort(key=lambda name: name not in (begin, *shares))  # what stays in place needs no node: it comes first
+        phases.append(total(g, *parts) if parts else pointwise(g, pick(g, ct, (0, 0), (1, 1), space), 0.0))
+    return phases
 
 
-def _shares(g: Draft, ct: str, maxima: str, line: _Line) -> list[str]:
-    """What each tap takes of ct; `maxima`: 2^90 times the maxima."""
-    shares, rest = [], ct
-    for i in range(line.kernel - 1):
-        padded = line.inside(i)
-        above = maxima if padded is None else total(g, maxima, padded)
-        equal = relu(g, pointwise(g, total(g, above, line.value(i)), -1.0, 1.0))
-        shares.append(g.emit("Mul", [rest, equal], g.shape(rest)))
-        rest = total(g, rest, pointwise(g, shares[-1], -1.0))
-    return [*shares, rest]
+def _moved(g: Draft, share: str, moves: dict[int, float], axis: int, size: tuple[int, int]) -> str:
+    """The sum of factor * share[place + step] over {step: factor}."""
+    offsets = {((step, 0) if axis == 0 else (0, step)): weight for step, weight in moves.items()}
+    return taps(g, share, offsets, (1, 1), size)
 
 
-def _phase(g: Draft, shares: Sequence[str], line: _Line, phase: int, size: tuple[int, int], upright: bool) -> str:
-    """The sum of what the taps bring to one phase of an axis, each moved to where it lies."""
-    moved = []
-    for i, share in enumerate(shares):
-        step, other = divmod(phase - i + line.begin, line.stride)
-        if other == 0:
-            moved.append(pick(g, share, (step, 0) if upright else (0, step), (1, 1), size))
-    if not moved:
-        return pointwise(g, pick(g, shares[0], (0, 0), (1, 1), size), 0.0)
-    moved.sort(key=lambda name: name not in shares)  # a tap that stays in place needs no node, and begins the sum
-    return total(g, *moved)
+def _wins(g: Draft, x: str, window: tuple[int, int, int], axis: int, size: tuple[int, int]) -> Sequence[str]:
+    """1 where the second (third) tap of a window holds its first maximum, else 0."""
+    kernel, stride, pad = window
+
+    def larger(one: int, other: int) -> str:
+        offsets = [((t - pad, 0) if axis == 0 else (0, t - pad)) for t in (one, other)]
+        steps = (stride, 1) if axis == 0 else (1, stride)
+        return clip(g, taps(g, x, {offsets[0]: _STEEP, offsets[1]: -_STEEP}, steps, size), 0.0, 1.0)
+
+    if kernel == 1:
+        return []
+    second = larger(1, 0)
+    if kernel == 2:
+        return [second]
+    third = larger(2, 0)
+    if stride == 1:  # [x_2 > x_1] is [x_1 > x_0] of the next window, but for the last one
+        after = pick(g, second, (1, 0) if axis == 0 else (0, 1), (1, 1), size, 1.0, -1.0)
+        last = larger(2, 1) if pad == 0 else None
+        third = relu(g, total(g, third, after)) if last is None else g.emit("Mul", [third, last], g.shape(third))
+    else:
+        third = g.emit("Mul", [third, larger(2, 1)], g.shape(third))
+    return [relu(g, total(g, second, pointwise(g, third, -1.0))), third]
