@@ -103,7 +103,7 @@ def _pool_by_phases(g: Draft, gate: Gate, pool: Pool, size: tuple[int, int, int]
     if phases is None:
         return None
     rest = replace(gate, y=None) if masked else gate
-    return _joined(g, {at: _gated_phase(g, rest, [p], at, (1, pool.strides[1])) for at, p in phases.items()}, size)
+    return _joined(g, {at: _gated_phase(g, rest, [p], at, pool.strides) for at, p in phases.items()}, size)
 
 
 def _gated_phase(g: Draft, gate: Gate, sums: list[str], at: tuple[int, int], strides: tuple[int, int]) -> str:
