@@ -13,7 +13,6 @@ nodes, measured without the profiler, which itself takes about a microsecond for
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import statistics
 import tempfile
@@ -27,15 +26,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import onnx
 from rich.console import Console
 from rich.table import Table
 
-from gbp_onnx import Explainer, build, bundled
+from benchmarks.ours import RULES, explainer, image_for
+from gbp_onnx import bundled
 
 SIDES = ("forward", "backward")
-RULES = ("guided", "deconvnet", "saliency")
 COLUMNS = ("inference", *SIDES)
 
 
@@ -204,22 +202,6 @@ def _captured(node: onnx.NodeProto) -> list[str]:
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def explainer(model: Path, rules: Sequence[str], lowering: str) -> Explainer:
-    if "lowering" in inspect.signature(Explainer).parameters:
-        return Explainer(model, rules=rules, providers="cpu", lowering=lowering)  # type: ignore[call-arg]
-    # TEMPORARY, until Explainer takes `lowering`.
-    return Explainer(build(model, rules, lowering=lowering), rules=rules, providers="cpu")
-
-
-def image_of(one: Explainer, size: int = 224, batch: int = 1) -> np.ndarray[Any, Any]:
-    """A seeded random batch for a model; `size` where the file leaves it open."""
-    shape = [d if isinstance(d, int) and d > 0 else size for d in one._runner.shape]
-    if one._runner.batched:
-        shape[0] = shape[0] if one._runner._fixed_batch else batch
-    values = np.random.default_rng(0).normal(size=shape)
-    return values.astype(one.dtype) if one.dtype.kind == "f" else (values * 40 + 128).clip(0, 255).astype(one.dtype)
-
-
 @contextmanager
 def sessions(threads: int, folder: Path | None = None) -> Iterator[list[Any]]:
     """Every session that is started inside with options of its own takes so many threads; with a folder it profiles
@@ -265,20 +247,22 @@ def profile(model: Path, rule: str, lowering: str, threads: int = 0, runs: int =
     rules = RULES if rule == "all" else (rule,)
 
     def explanation() -> Callable[[], Any]:
-        one = explainer(model, rules, lowering)
-        x = image_of(one, size)
-        return lambda: (one.attribute(x, 0), one)
+        one = explainer(model, rules, lowering, threads)
+        images.append(image_for(one._runner.shape, one.dtype, size))
+        # TEMPORARY, until Explainer says which form it runs.
+        forms.append(getattr(one, "lowering", "") or one._props.get("gbp.lowering", "portable"))
+        return lambda: one.attribute(images[0], 0)
 
     def inference() -> Callable[[], Any]:
         session = ort.InferenceSession(str(model), ort.SessionOptions(), providers=["CPUExecutionProvider"])
-        feeds = {session.get_inputs()[0].name: x}
+        feeds = {session.get_inputs()[0].name: images[0]}
         outputs.extend(o.name for o in session.get_outputs())
         return lambda: session.run(None, feeds)
 
+    images: list[Any] = []
+    forms: list[str] = []
     outputs: list[str] = []
-    call = explanation()
-    form, x = call()[1]._props.get("gbp.lowering", "portable"), image_of(call()[1], size)
-    del call
+    explanation()  # says what image to feed
     found: list[tuple[float, float, tuple[Ran, ...]]] = []
     for make in (inference, explanation):  # one session at a time: idle threads of another one disturb it
         with sessions(threads):
@@ -288,7 +272,7 @@ def profile(model: Path, rule: str, lowering: str, threads: int = 0, runs: int =
                 slower = timed(make(), runs)
             found.append((usual, slower, read_folder(Path(place), started, outputs, runs)))
     (plain, _, plain_nodes), (usual, slower, nodes) = found
-    return Profile(model.name, rule, form, threads, plain, usual, slower, nodes, plain_nodes)
+    return Profile(model.name, rule, forms[-1], threads, plain, usual, slower, nodes, plain_nodes)
 
 
 def read_folder(folder: Path, started: Sequence[Any], outputs: Sequence[str], runs: int) -> tuple[Ran, ...]:
