@@ -18,6 +18,13 @@ after the other; a ratio is taken within its round, and its range over the round
 torchvision's network of the same name; *onnx2torch + captum* what onnx2torch makes of the same file; onnx-ad writes a
 plain vector-Jacobian product, which ONNX Runtime runs, and knows no rules."""
 
+YOURS = """`make bench` measures the bundled model, `make bench-zoo` seven of torchvision's networks, too;
+`ARGS=--write` renews this page. `python -m benchmarks model.onnx --parts costs` measures your own model.
+
+`python -m benchmarks.profile model.onnx` says where the time of an explanation goes: by operator, by forward or
+backward beside inference alone, the slowest nodes, what is spent outside of nodes, and which nodes change the layout
+of tensors for whom; `--lowering`, `--rule`, `--threads`, `--json`."""
+
 
 @dataclass
 class Results:
@@ -54,21 +61,23 @@ class Results:
 
 def page(results: Results, images: Mapping[str, str]) -> str:
     """The Markdown. `images`: {name of a plot: path from the page}; see `plots`."""
-    sections: Sequence[tuple[bool, str, Callable[[Results], list[str]], str]] = (
-        (bool(results.costs), "An explanation over one inference", costs, "costs"),
-        (bool(results.costs), "One forward pass, several maps", shared, ""),
-        (bool(results.costs), "Time, memory and start of each", details, ""),
-        (bool(results.sizes), "As images grow", lambda r: grown(r.sizes, "pixels", 0), "sizes"),
-        (bool(results.batches), "As batches grow, for each image", lambda r: grown(r.batches, "images", 1), "batches"),
-        (bool(results.cold), "From cold", cold, ""),
-        (bool(results.starts), "The second start", second_start, ""),
-        (bool(results.folders), "A folder of photographs", folders, ""),
+    sections: Sequence[tuple[Any, str, Callable[[Results], list[str]], str]] = (
+        (results.costs, "An explanation over one inference", costs, "costs"),
+        (results.costs, "Several maps, batches, memory", shared, ""),
+        (results.costs, "Time, memory and start of each", details, ""),
+        (results.sizes, "As images grow", lambda r: grown(r.sizes, "pixels"), "sizes"),
+        (results.batches, "An image of growing batches", lambda r: grown(r.batches, "images", each=True), "batches"),
+        (results.cold, "From cold", cold, ""),
+        (results.starts, "The second start", second_start, ""),
+        (results.folders, "A folder of photographs", folders, ""),
     )
-    lines = ["# Benchmarks", "", *table(("", ""), results.machine), "", *HOW.format(rounds=results.rounds).splitlines()]
-    for present, title, write, plot in sections:
-        if present:
+    lines = ["# Benchmarks", "", *(f"- {what}: {value}" for what, value in results.machine)]
+    lines += ["", *HOW.format(rounds=results.rounds).splitlines()]
+    for measured, title, write, plot in sections:
+        if measured:
             lines += ["", f"## {title}", "", *write(results)]
             lines += ["", f"![{title}]({images[plot]})"] if plot in images else []
+    lines += ["", "## On your machine", "", *YOURS.splitlines()]
     if results.notes:
         lines += ["", "## Left out", "", *(f"- {note}" for note in results.notes)]
     return "\n".join(lines) + "\n"
@@ -99,13 +108,15 @@ def costs(results: Results) -> list[str]:
 
 
 def shared(results: Results) -> list[str]:
-    """Several maps from one forward pass, and batches, as multiples of one."""
+    """Several maps from one forward pass and batches, as multiples of one; memory, of captum's."""
     rows = []
     for model, row in results.costs.items():
-        three, five = (_over(row, *pair) for pair in (("three rules", "guided"), (FIVE, ONE)))
+        three, five = _over(row, "three rules", "guided"), _over(row, FIVE, ONE)
         eight = _over(row, "guided, batch 8", "guided", by=8.0)
-        rows.append([model, _text(three), _text(five), _text(eight)])
-    return table(("model", "three rules over one", "five classes over one", "an image of a batch of 8 over one"), rows)
+        memory = _over(row, "guided", "captum", key="peak")
+        rows.append([model, *map(_text, (three, five, eight, memory))])
+    heads = ("three rules over one", "five classes over one", "an image of a batch of 8 over one")
+    return table(("model", *heads, "peak memory over captum's"), rows)
 
 
 ONE, FIVE = "explain, one class", "explain, five classes"
@@ -133,7 +144,7 @@ def details(results: Results) -> list[str]:
     return [said + "networks have random weights, made and not loaded.", *lines]
 
 
-def grown(models: Mapping[str, Mapping[int, Mapping[str, Series]]], what: str, each: int) -> list[str]:
+def grown(models: Mapping[str, Mapping[int, Mapping[str, Series]]], what: str, *, each: bool = False) -> list[str]:
     """ms by size; for each image of it where `each`."""
     lines: list[str] = []
     for model, steps in models.items():
@@ -203,8 +214,8 @@ def folders(results: Results) -> list[str]:
     return [said, "", *table(heads, rows)]
 
 
-def _over(row: Mapping[str, Series], variant: str, base: str, by: float = 1.0) -> Spread | None:
-    return ratio(row[variant], row[base], by=by) if variant in row and base in row else None
+def _over(row: Mapping[str, Series], variant: str, base: str, key: str = "ms", by: float = 1.0) -> Spread | None:
+    return ratio(row[variant], row[base], key, by) if variant in row and base in row else None
 
 
 def _maybe(series: Series, key: str) -> Spread | None:

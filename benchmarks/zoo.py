@@ -20,11 +20,13 @@ NETWORKS = ("resnet18", "resnet50", "vgg16", "squeezenet1_1", "mobilenet_v2", "d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("networks", nargs="*", default=NETWORKS, choices=[*NETWORKS, []])
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all")
     arguments = parser.parse_args()
+    if unknown := set(arguments.networks) - set(NETWORKS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose of {', '.join(NETWORKS)}")
     warnings.simplefilter("ignore")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments.networks:
+    for name in arguments.networks or NETWORKS:
         path = arguments.folder / f"{name}.onnx"
         if not path.exists():
             export(name, path)
