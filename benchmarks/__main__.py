@@ -26,6 +26,7 @@ from benchmarks.plots import write_plots
 from benchmarks.starts import cold_start, folder_rate, starts
 from benchmarks.worker import PEERS
 from gbp_onnx import bundled
+from gbp_onnx.files import write_whole
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = ("costs", "sizes", "batches", "cold", "starts", "folder")
@@ -65,15 +66,16 @@ def main() -> None:
     if given.write:
         names = write_plots(results, PAGE.parent / "images")
         text = page(results, {part: f"images/{name}" for part, name in names.items()})
-        PAGE.write_text(text, encoding="utf-8")
+        save(PAGE, text)
     print(page(results, {}))
 
 
 def measure(given: argparse.Namespace) -> Results:
     """Each part in turn; progress on stderr."""
-    own = bundled.model_path()
+    own = bundled.model_path().resolve()
     zoo = sorted(given.zoo.glob("*.onnx")) if given.zoo else []
-    models = list({p.name if p == own else str(p): p for p in (own, *given.models, *zoo)}.values())
+    models = list(dict.fromkeys(p.resolve() for p in (own, *given.models, *zoo)))
+    bigger = [p.resolve() for p in given.growing or [own]]
     python, peers, notes = others(given.peers)
     results = Results(machine(given.threads), given.rounds, notes)
     common = {"threads": given.threads, "seconds": given.seconds}
@@ -85,7 +87,7 @@ def measure(given: argparse.Namespace) -> Results:
         place = Path(name)
         growing = [v for v in GROWING if v not in PEERS or v in peers]
         for part in given.parts:
-            for model in models if part in ("costs", "starts") else (given.growing or [own]):
+            for model in models if part in ("costs", "starts") else bigger:
                 title = title_of(model, own)
                 print(f"{part}: {title}", file=sys.stderr, flush=True)
                 if part == "costs":
@@ -106,8 +108,13 @@ def measure(given: argparse.Namespace) -> Results:
             if part == "cold":
                 results.cold = cold_start(given.rounds, python if "captum" in peers else None)
             if given.json:
-                given.json.write_text(json.dumps(results.to_json()))
+                save(given.json, json.dumps(results.to_json()))
     return results
+
+
+def save(path: Path, text: str) -> None:
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def real(variant: str, model: Path, copy: Path) -> Path:
@@ -128,6 +135,7 @@ def title_of(model: Path, own: Path) -> str:
 
 def others(python: Path) -> tuple[str, list[str], list[str]]:
     """The interpreter of the other libraries, which of them it has, and a line for each that is left out."""
+    python = python.absolute()  # an environment's interpreter is a link: where it leads is another one
     if not python.exists():
         return "", [], [f"{', '.join(PEERS)}: there is no {python.name} that has them (`make oracle`)"]
     command = [str(python), "-m", "benchmarks.peers", "--available"]

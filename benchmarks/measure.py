@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,24 +94,13 @@ def spread(series: Series, key: str = "ms") -> Spread | None:
 
 
 def whole_process(command: Sequence[str], caches: Path | None = None) -> Facts:
-    """{"s": seconds, "peak": bytes} of a process from start to end. Raises where it fails.
-
-    The kernel counts in a peak what the parent held when it started the process: this one should be small.
-    """
-    begin, usage = time.perf_counter(), None
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        list(command), cwd=ROOT, env=environment(caches), stdout=subprocess.DEVNULL, stderr=pipe, text=True
-    ) as process:
-        said = process.stderr.read() if process.stderr else ""
-        if hasattr(os, "wait4"):
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - begin
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {said.strip()[-400:]}")
-    peak = 0 if usage is None else usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"s": seconds, "peak": float(peak)}
+    """{"s": seconds, "peak": bytes} of a process from start to end. Raises where it fails."""
+    launch = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "launch.py"), *command]
+    done = subprocess.run(launch, capture_output=True, text=True, cwd=ROOT, env=environment(caches))
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-400:]}")
+    facts: Facts = json.loads(done.stdout)
+    return facts
 
 
 def peak() -> int:
