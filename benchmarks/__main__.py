@@ -48,7 +48,7 @@ SIZES = (128, 224, 320, 448, 640)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, help="ONNX models besides the bundled one")
-    parser.add_argument("--zoo", type=Path, help="a folder of exported networks")
+    parser.add_argument("--zoo", type=Path, help="a folder of exported networks; the bundled one stands for its own")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="for how long a process repeats its call")
@@ -73,7 +73,7 @@ def main() -> None:
 def measure(given: argparse.Namespace) -> Results:
     """Each part in turn; progress on stderr."""
     own = bundled.model_path().resolve()
-    zoo = sorted(given.zoo.glob("*.onnx")) if given.zoo else []
+    zoo = sorted(p for p in given.zoo.glob("*.onnx") if p.stem != own.stem) if given.zoo else []
     models = list(dict.fromkeys(p.resolve() for p in (own, *given.models, *zoo)))
     bigger = [p.resolve() for p in given.growing or [own]]
     python, peers, notes = others(given.peers)
