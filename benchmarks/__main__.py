@@ -136,8 +136,8 @@ def title_of(model: Path, own: Path) -> str:
 def others(python: Path) -> tuple[str, list[str], list[str]]:
     """The interpreter of the other libraries, which of them it has, and a line for each that is left out."""
     python = python.absolute()  # an environment's interpreter is a link: where it leads is another one
-    if not python.exists():
-        return "", [], [f"{', '.join(PEERS)}: there is no {python.name} that has them (`make oracle`)"]
+    if not python.is_file():
+        return "", [], [f"{', '.join(PEERS)}: there is no {python.name} that has them (`make bench-zoo` installs them)"]
     command = [str(python), "-m", "benchmarks.peers", "--available"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment())
     found = json.loads(done.stdout)

@@ -16,8 +16,11 @@ HOW = """Each number is a median over {rounds} rounds. In each round every varia
 after the other; a ratio is taken within its round, and its range over the rounds stands in brackets. Batch 1, float32.
 *Guided* is `Explainer.attribute` in the form that suits the machine, *portable* in the plain form. captum explains
 torchvision's network of the same name; *onnx2torch + captum* what onnx2torch makes of the same file; onnx-ad writes a
-plain vector-Jacobian product, which ONNX Runtime runs, and knows no rules."""
+plain vector-Jacobian product, which ONNX Runtime runs, and knows no rules. captum gates modules of the type ReLU alone:
+its map of mobilenet_v2 (ReLU6) is a plain gradient, those of googlenet and densenet121 (functional ReLUs) partly."""
 
+LOADING = """*graph* writes the gradient graph and is a part of *load*, which ends with something that runs. captum loads
+torch's own file of the same weights; for the bundled network it takes random ones."""
 YOURS = """`make bench` measures the bundled model, `make bench-zoo` seven of torchvision's networks, too;
 `ARGS=--write` renews this page. `python -m benchmarks model.onnx --parts costs` measures your own model.
 
@@ -140,8 +143,7 @@ def details(results: Results) -> list[str]:
         heads = ("variant", "ms", "times inference", "peak, MB", "imports, ms", "graph, ms", "load, ms", "first, ms")
         lines += ["", f"### {model}", "", *table(heads, rows)]
         lines += [f"\n{variant}: {series.why}" for variant, series in row.items() if series.why]
-    said = "*graph* writes the gradient graph and is a part of *load*, which ends with something that runs; captum's "
-    return [said + "networks have random weights, made and not loaded.", *lines]
+    return [*LOADING.splitlines(), *lines]
 
 
 def grown(models: Mapping[str, Mapping[int, Mapping[str, Series]]], what: str, *, each: bool = False) -> list[str]:

@@ -1,6 +1,7 @@
 """Variants of `worker` that are other libraries, run by an interpreter that has them; this package is not imported.
 
-captum explains torch's own network of the file's name with random weights; onnx2torch converts the very file for it;
+captum explains torchvision's network of the file's name, with the weights that lie beside the file (`zoo` writes them),
+else with random ones; onnx2torch converts the very file for it;
 onnx-ad writes a plain vector-Jacobian product, which ONNX Runtime runs (it knows no rules).
 
     python -m benchmarks.peers PHOTOGRAPH OUT.npz      one photograph from cold, three rules: what a script would do
@@ -48,6 +49,9 @@ def prepare(settings: Settings) -> Prepared:
         torch.set_num_threads(settings.threads)
     if settings.variant == "captum":
         net = network(settings.model.stem)
+        weights = settings.model.with_suffix(".pt")
+        if weights.exists():
+            net.load_state_dict(torch.load(weights, weights_only=True))
     else:
         import onnx2torch
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.zoo FOLDER [resnet18 ...]
 
-Each has input "input" [N, 3, 224, 224] and output "output" [N, 1000]. Files that are there are left as they are.
+Each has input "input" [N, 3, 224, 224] and output "output" [N, 1000]; its weights lie beside it in torch's own form,
+NETWORK.pt. Files that are there are left as they are.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def export(name: str, path: Path) -> None:
     axes = {"input": {0: "N"}, "output": {0: "N"}}
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     try:
+        torch.save(net.state_dict(), unfinished)
+        unfinished.replace(path.with_suffix(".pt"))
         torch.onnx.export(
             net,
             (torch.zeros(1, 3, 224, 224),),
