@@ -17,10 +17,10 @@ after the other; a ratio is taken within its round, and its range over the round
 *Guided* is `Explainer.attribute` in the form that suits the machine, *portable* in the plain form. captum explains
 torchvision's network of the same name; *onnx2torch + captum* what onnx2torch makes of the same file; onnx-ad writes a
 plain vector-Jacobian product, which ONNX Runtime runs, and knows no rules. captum gates modules of the type ReLU alone:
-its map of mobilenet_v2 (ReLU6) is a plain gradient, those of googlenet and densenet121 (functional ReLUs) partly."""
+its maps of mobilenet_v2 (ReLU6) and googlenet (functional ReLUs) are plain gradients, that of densenet121 in part."""
 
-LOADING = """*graph* writes the gradient graph and is a part of *load*, which ends with something that runs. captum loads
-torch's own file of the same weights; for the bundled network it takes random ones."""
+LOADING = """*graph* writes the gradient graph and is a part of *load*, which ends with something that runs. captum
+loads torch's own file of the same weights; for the bundled network it takes random ones."""
 YOURS = """`make bench` measures the bundled model, `make bench-zoo` seven of torchvision's networks, too;
 `ARGS=--write` renews this page. `python -m benchmarks model.onnx --parts costs` measures your own model.
 
