@@ -137,9 +137,9 @@ def explain(
                     if line.always or line.text not in said:
                         said.add(line.text)
                         say(line.text)
-                for record, files in zip(seen.records, seen.drawn.parts, strict=True):
-                    records.append({**record, "files": [str(f) for f, _ in (*files, seen.drawn.figure)]})
-                if not as_json:
+                if as_json:
+                    records += seen.records
+                else:
                     for file, _ in seen.drawn.files:
                         click.echo(str(file))
             advance()
@@ -187,7 +187,9 @@ def _seen(
         return error
     several = found if isinstance(found, list) else [found]
     lines = [line for one in several for line in _lines(one, explainer, quiet)]
-    return _Seen(lines, [one.to_dict() for one in several], drawn)
+    names = [[str(path) for path, _ in (*files, drawn.figure)] for files in drawn.parts]
+    records = [{**one.to_dict(), "files": files} for one, files in zip(several, names, strict=True)]
+    return _Seen(lines, records, drawn)
 
 
 def _is_model(name: str) -> bool:
