@@ -10,7 +10,7 @@ programs used as well, milliseconds an image, alternating processes):
 One session serves all of them, so the weights are held once; each image under way has its own intermediate results
 (SqueezeNet 24 MB, ResNet-50 45 MB more in all for the second). Threads that share one convolution wait for each other,
 threads that have an image each do not; and what an image needs besides its explanation (decoding, drawing, compressing)
-fills the time between. The maps are the same bits either way.
+fills the time between. The maps of five networks were the same bits either way.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import TypeVar
 __all__ = ["in_order", "processors", "shared_out", "workers_beside"]
 
 MOST = 8
-"""Images at a time: beyond, memory grows and the memory's bandwidth does not."""
+"""Images at a time, for the sake of memory: where there are more processors, each image gets several."""
 ON_A_GPU = 4
-"""Images at a time on a GPU, which takes one after the other: the others are decoded and drawn meanwhile."""
+"""Images at a time on a GPU: while it has one, the others are decoded and drawn. Not measured."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
