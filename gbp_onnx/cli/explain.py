@@ -18,6 +18,7 @@ from gbp_onnx.cli.options import (
     explained_options,
     image_options,
     json_option,
+    lowering_option,
     rule_option,
 )
 from gbp_onnx.cli.outputs import places, write
@@ -67,6 +68,10 @@ MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".kera
 @explained_options
 @click.option("--providers", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where to run.")
 @click.option("--low-memory", is_flag=True, help="No second copy of the weights in a layout that runs faster.")
+@lowering_option("auto", "what the provider in use likes")
+@click.option(
+    "--threads", type=int, default=0, metavar="N", help="Threads for one image. Default: ONNX Runtime's choice."
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no predictions on stderr.")
 def explain(
@@ -108,6 +113,8 @@ def explain(
         explain=options["explain_as"],
         rectify=options["rectify"],
         low_memory=options["low_memory"] or None,
+        lowering=options["lowering"],
+        threads=options["threads"],
     )
     wanted = _targets(targets, len(paths))
     figures = places(paths, out)
