@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.runtime.providers import CPU
+from gbp_onnx.runtime.session import Session
 from gbp_onnx.seeds import near_one, times_power
 from gbp_onnx.variants import PORTABLE, Loading, Variants
 
@@ -102,6 +103,23 @@ class BatchRunner:
         found = {n: v for n, v in self._variants.forward().run(full).items() if isinstance(v, np.ndarray)}
         return {n: v[0] if v.shape[:1] == (fixed,) and self._has_batch_axis(n, v) else v for n, v in found.items()}
 
+    def run_several(self, feeds: Feeds, targets: NDArray[Any]) -> list[BatchResult]:
+        """The results of several targets of one image, from one forward pass, where the explainer was built for so
+        many. `targets`: int64, flat indices into the image's output; -1: its largest value, -2: the second largest...
+        """
+        found = self._found(self._variants.for_targets, feeds, {**feeds, self._target_input: targets.astype(np.int64)})
+        values = self._values(found, 1)
+        explained, at = (
+            np.asarray(found[name], np.float64).reshape(rows, -1)
+            for name, rows in zip(self._probes, (1, len(targets)), strict=True)
+        )
+        scalars = np.where(at != 0, explained * at, 0.0).sum(axis=1)
+        rows = [slice(k, k + 1) if self.batched else k for k in range(len(targets))]
+        return [
+            BatchResult(values, {r: found[n][row] for r, n in self._attributions.items()}, scalars[k : k + 1])
+            for k, row in enumerate(rows)
+        ]
+
     def run(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         """Run a batch in pieces of the size that the model's batch axis takes, or that suits the provider.
 
@@ -137,6 +155,11 @@ class BatchRunner:
         return size if isinstance(size, int) and size > 0 else None
 
     @property
+    def takes_one(self) -> bool:
+        """Whether a single image fills a run: the file fixes no larger batch."""
+        return self._fixed_batch in (None, 1)
+
+    @property
     def _single(self) -> bool:
         """Whether the model takes one image only, so that its whole output belongs to that image."""
         return not self.batched or self._fixed_batch == 1
@@ -158,22 +181,33 @@ class BatchRunner:
             given = {**feeds, self._seed: whole.astype(kind)}
         else:
             given = {**feeds, self._target_input: seeds.astype(np.int64)}
-        names = dict.fromkeys((self.output, *self._probes, *self._maps))
-        wanted = [name for name in names if name in self._variants.returned]
-        found = session(feeds).run(given, wanted)
-        if self._variants.is_lowered and not all(_is_tame(found[name]) for name in self._maps):
-            found = session(feeds, PORTABLE).run(given, wanted)
-        output = found[self.output]
-        if self._terms != [1.0, 0.0]:  # integers: the real numbers that they stand for
-            output = (output.astype(np.float32) - np.float32(self._terms[1])) * np.float32(self._terms[0])
-        dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
-        values = output[None] if dropped else output.reshape(count, *output.shape[1:])
-        values = values if values.ndim > 1 else values[:, None]
+        found = self._found(session, feeds, given)
+        values = self._values(found, count)
         return BatchResult(
             values,
             {rule: times_power(found[name], powers) for rule, name in self._attributions.items()},
             times_power(self._explained(found, values, seeds), powers),
         )
+
+    def _found(
+        self, session: Callable[..., Session], feeds: Feeds, given: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """What a session returns; that of the portable form, where a lowered one may be wrong."""
+        names = dict.fromkeys((self.output, *self._probes, *self._maps))
+        wanted = [name for name in names if name in self._variants.returned]
+        found = session(feeds).run(given, wanted)
+        if self._variants.is_lowered and not all(_is_tame(found[name]) for name in self._maps):
+            found = session(feeds, PORTABLE).run(given, wanted)
+        return found
+
+    def _values(self, found: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
+        """The output's values for each of `count` images, real numbers."""
+        output = found[self.output]
+        if self._terms != [1.0, 0.0]:  # integers: the real numbers that they stand for
+            output = (output.astype(np.float32) - np.float32(self._terms[1])) * np.float32(self._terms[0])
+        dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
+        values = output[None] if dropped else output.reshape(count, *output.shape[1:])
+        return values if values.ndim > 1 else values[:, None]
 
     def _explained(
         self, found: Mapping[str, NDArray[Any]], values: NDArray[Any], seeds: NDArray[Any]

@@ -25,6 +25,7 @@ from gbp_onnx.rules import check_rectify
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
 from gbp_onnx.seeds import Target, one_each, resolve
 from gbp_onnx.targets.scalar import Scalar, target_index
+from gbp_onnx.together import Together
 from gbp_onnx.types import Preprocess
 from gbp_onnx.version import package_version
 
@@ -82,6 +83,7 @@ class Explainer:
         self.preprocess = found or default_preprocess(self._runner.dtype)
         """How photographs are brought to the model: as given, as the metadata say, or guessed."""
         free = output is None and not self._opened.is_built
+        self._together = Together(self._opened)
         self._looks = Looks(self._runner, self._props, self._labels, self._prepared, free=free)
 
     @property
@@ -128,17 +130,20 @@ class Explainer:
         """Explain one image (path, PIL image or uint8 [H, W, C] array), or each of a list.
 
         `target`: a class index; a label; "top1" (default); "top5" (five explanations); a list or integer array = one
-        target for each image of a list; a tuple = an index into the output, with or without the batch axis; a float
-        array of the output's shape = any seed; one of `targets`, or the string that stands for it: "scores[0, 17, 3]",
-        "mask:dog", "box:dog@17", "similar:other.jpg", "seed.npy". top1 of a detector is its best box, of a segmenter
-        the class of the largest area over its mask, background apart; the explanation's warnings say so.
-        Returns an `Explanation`; a list for "top5"; and a list of these for a list of images.
+        target for each image of a list, or several for one image; a tuple = an index into the output, with or without
+        the batch axis; a float array of the output's shape = any seed; one of `targets`, or the string that stands for
+        it: "scores[0, 17, 3]", "mask:dog", "box:dog@17", "similar:other.jpg", "seed.npy". top1 of a detector is its
+        best box, of a segmenter the class of the largest area over its mask, background apart; the explanation's
+        warnings say so.
+        Returns an `Explanation`; a list for "top5" and several targets; and a list of these for a list of images.
+        Several classes share the image's forward pass from the second such image on.
 
         Raises InputError: GBP401..GBP406 (the image), GBP407 (the target), GBP408 (the label).
         """
         if isinstance(image, list):
             return [self.explain(one, each) for one, each in zip(image, one_each(target, len(image)), strict=True)]
-        target = one_each(target, 1)[0]
+        several = _several_of(target)
+        target = one_each(target, 1)[0] if several is None else None
         if self._runner.further_inputs:
             names = ", ".join(map(repr, self._runner.further_inputs))
             raise InputError(
@@ -150,13 +155,28 @@ class Explainer:
         fitted = fit_to_input(self.preprocess, self._runner.shape, self._runner.dtype.kind in "iu")
         feeds, frame = self._prepared(image)
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
+        if several is not None:
+            return self._explain_each(feeds, several, frame, fitted, where)
         if isinstance(target, str) and target.lower() == "top5":
             seen = self._looks.five_best(feeds, frame)
             if seen:
                 return [self._explain_one(feeds, form, frame, fitted, where) for form in seen]
-            values = self._runner.run(feeds, np.array([-1])).values[0]
-            return [self._explain_one(feeds, p.index, frame, fitted, where) for p in top_predictions(values, None)]
+            best = self._together.best(feeds)
+            return [self._explained(k, None, np.array([k]), run, frame, fitted, where) for k, run in best]
         return self._explain_one(feeds, target, frame, fitted, where)
+
+    def _explain_each(
+        self, feeds: Feeds, targets: list[Target], frame: Frame, fitted: Preprocess, where: str
+    ) -> list[Explanation]:
+        """One image's explanations for several targets; classes share a forward pass."""
+        scalars = [self._looks.scalar(target, feeds, frame) for target in targets]
+        seeds = [None if s is not None else self._seeds(t, feeds) for s, t in zip(scalars, targets, strict=True)]
+        if any(seed is None or seed.dtype.kind == "f" for seed in seeds):
+            return [self._explain_one(feeds, target, frame, fitted, where) for target in targets]
+        flat = [seed for seed in seeds if seed is not None]
+        runs = self._together.run(feeds, np.concatenate(flat))
+        each = zip(targets, flat, runs, strict=True)
+        return [self._explained(t, None, seed, run, frame, fitted, where) for t, seed, run in each]
 
     def attribute(
         self, x: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = None
@@ -208,6 +228,19 @@ class Explainer:
     def _explain_one(self, feeds: Feeds, target: Target, frame: Frame, fitted: Preprocess, where: str) -> Explanation:
         scalar = self._looks.scalar(target, feeds, frame)
         seeds, result = self._run(scalar, target, feeds)
+        return self._explained(target, scalar, seeds, result, frame, fitted, where)
+
+    def _explained(
+        self,
+        target: Target,
+        scalar: Scalar | None,
+        seeds: NDArray[Any],
+        result: BatchResult,
+        frame: Frame,
+        fitted: Preprocess,
+        where: str,
+    ) -> Explanation:
+        """What a run says of one image."""
         values = result.values[0]
         labels = labels_for(self._labels, values.size)
         predictions = (scalar and scalar.predictions) or top_predictions(values, labels)
@@ -293,6 +326,13 @@ class Explainer:
                 "onnxruntime": runtime_version(),
             },
         }
+
+
+def _several_of(target: Target) -> list[Any] | None:
+    """Several targets for one image; None where there is one."""
+    if isinstance(target, np.ndarray) and target.dtype.kind in "iu" and target.ndim == 1:
+        target = target.tolist()
+    return target if isinstance(target, list) and len(target) > 1 else None
 
 
 def _is_default(target: Target) -> bool:

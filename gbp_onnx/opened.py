@@ -78,6 +78,7 @@ class Opened:
         """The form that runs."""
         self.runner = self._start(built)
         self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
+        self._several: dict[int, BatchRunner] = {}
         self._lock = threading.Lock()
 
     def elsewhere(self, output: str, explain: str) -> tuple[BatchRunner, dict[str, str]]:
@@ -98,6 +99,14 @@ class Opened:
                 built = build_loaded(self._read(), self._asked, **options)
                 self._others[key] = self._start(built), {e.key: e.value for e in built.metadata_props}
             return self._others[key]
+
+    def several(self, count: int) -> BatchRunner:
+        """The explainer of `count` targets of one image at once (see `build_loaded`); built on first use."""
+        with self._lock:
+            if count not in self._several:
+                built = build_loaded(self._read(), self._asked, **self._options, several=count)
+                self._several[count] = self._start(built)
+            return self._several[count]
 
     def _start(self, built: onnx.ModelProto) -> BatchRunner:
         return BatchRunner(without_bfloat16(built) if self.widened else built, self.rules, self._loading)

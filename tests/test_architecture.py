@@ -22,10 +22,10 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
-    **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "target", "probes"), 4),
+    **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "several", "target", "probes"), 4),
     "report": 5,
     **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection"), 6),
-    **dict.fromkeys(("looks", "opened", "seeds", "targets", "variants"), 6),
+    **dict.fromkeys(("looks", "opened", "seeds", "targets", "together", "variants"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),
 }
