@@ -37,8 +37,8 @@ class BatchResult:
 class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
-    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], loading: Loading) -> None:
-        """`built`: made its own; the probes become outputs of it."""
+    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], loading: Loading, key: str = "") -> None:
+        """`built`: made its own; the probes become outputs of it. `key`: what it is kept under, see `Variants`."""
         self._where = loading.where
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, loading.where) for key in ("gbp.inputs", "gbp.outputs"))
@@ -46,7 +46,7 @@ class BatchRunner:
         self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
         self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
         self._seed = props["gbp.seed"]
-        self._variants = Variants(built, loading)
+        self._variants = Variants(built, loading, key)
         self._probes, self._session = self._variants.probes, self._variants.first
         self.outputs = self._variants.outputs
         """The declared shapes of the model's own outputs, and of the inner tensor that targets point into."""

@@ -45,7 +45,8 @@ class Explainer:
     and external data, are read where they lie: they must stay while the explainer lives. `lowering`: the form of the
     backward part, as for `build`; "auto" is the one that the provider in use runs fastest (the portable one under
     `low_memory`). A built explainer that is portable is lowered here, one that is lowered stays as it is. `threads`: of
-    ONNX Runtime for one image, 0 = its own choice.
+    ONNX Runtime for one image, 0 = its own choice. `cache`: whether what is built of a model file is kept for its next
+    start, without its weights (see docs/running.md; the environment's GBP_CACHE names the folder, or "off").
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -68,12 +69,13 @@ class Explainer:
         low_memory: bool | None = None,
         lowering: str = "auto",
         threads: int = 0,
+        cache: bool = True,
     ) -> None:
         given = None if preprocess is None else parse_preprocess(preprocess)
         self._choice = choose_providers(providers)
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
         source: ModelSource = bundled.model_path() if model is None else model
-        self._opened = Opened(source, rules, self._choice, options, lowering, low_memory, threads)
+        self._opened = Opened(source, rules, self._choice, options, lowering, low_memory, threads, cache)
         self._props, self._runner = self._opened.props, self._opened.runner
         self.where, self.rules = self._opened.where, self._opened.rules
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import onnx
 
 from gbp_onnx.batch import BatchRunner
+from gbp_onnx.cache import Cache, cache_folder
 from gbp_onnx.errors import InputError
 from gbp_onnx.graph.external import bytes_outside
 from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
@@ -20,8 +22,9 @@ from gbp_onnx.graph.precision import has_bfloat16, without_bfloat16
 from gbp_onnx.lowering import LOWERINGS, check_lowering, liked_by
 from gbp_onnx.rules import RULES, check_rules
 from gbp_onnx.runtime.providers import CPU, Choice
-from gbp_onnx.runtime.session import Copies
-from gbp_onnx.target import build_loaded, is_explainer
+from gbp_onnx.runtime.session import Copies, takes_weights_from_memory
+from gbp_onnx.stored import HELD, built_or_kept, is_held, key_of, without_weights_of
+from gbp_onnx.target import is_explainer
 from gbp_onnx.variants import PORTABLE, Loading, form_of
 
 __all__ = ["DEFAULT_RULES", "LOW_MEMORY_FROM", "Opened", "copies_for"]
@@ -48,35 +51,42 @@ class Opened:
         lowering: str = "auto",
         low_memory: bool | None = None,
         threads: int = 0,
+        cache: bool = True,
     ) -> None:
         asked = None if rules is None else check_rules(rules)
         check_threads(threads)
         if lowering != "auto":
             check_lowering(lowering)
-        self._read = partial(read_model, source, leave=True, whole_below=0 if low_memory else None)
+        self._cache, hold = Cache(cache_folder() if cache else None), takes_weights_from_memory()
+        self._read: Callable[[], ModelFile] = partial(
+            read_model, source, leave=True, whole_below=0 if low_memory else None, hold=hold
+        )
         file: ModelFile = self._read()
         self.widened = choice.names[0] == CPU and has_bfloat16(file.model)
         """Whether a bfloat16 model is run in float32."""
-        if self.widened and file.folder is not None:  # weights that are converted do not stay on disk
+        if self.widened:  # weights that are converted do not stay where they are
             self._read = partial(read_model, source)
             file = self._read()
+        if is_held(file):  # the file may change or go meanwhile
+            self._read = replace(file, model=onnx.ModelProto()).fresh
         self.where, self._options = file.where, dict(options)
         self._asked = asked or tuple(RULES)
         self.is_built = is_explainer(file.model)
         """Whether it was an explainer already, which has made its choices."""
         if self.is_built:
             _check_built({e.key: e.value for e in file.model.metadata_props}, options, lowering, self.where)
-        built = file.model if self.is_built else build_loaded(file, self._asked, **options)
+        built, key = (without_weights_of(file, file.model), key_of(file)) if self.is_built else self._build(file)
         self.props = {e.key: e.value for e in built.metadata_props}
         self.rules = _rules_of(asked, tuple(json.loads(self.props["gbp.rules"])), self.where)
+        held = {HELD: file.content} if is_held(file) and file.content is not None else {}
         copies = copies_for(low_memory, 0 if file.folder is None else bytes_outside(built))
         self.low_memory = copies is Copies.NONE
         """Whether weights have no copies in faster layouts."""
         form = _form(lowering, choice, self.low_memory)
-        self._loading = Loading(choice, self.where, form, file.folder, copies, threads)
+        self._loading = Loading(choice, self.where, form, file.folder, copies, threads, held, self._cache)
         self.lowering = form_of(self.props) if form_of(self.props) != PORTABLE else form
         """The form that runs."""
-        self.runner = self._start(built)
+        self.runner = self._start(built, key)
         self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
         self._several: dict[int, BatchRunner] = {}
         self._lock = threading.Lock()
@@ -95,21 +105,23 @@ class Opened:
         with self._lock:
             key = (output, explain)
             if key not in self._others:
-                options = {**self._options, "output": output, "explain": explain}
-                built = build_loaded(self._read(), self._asked, **options)
-                self._others[key] = self._start(built), {e.key: e.value for e in built.metadata_props}
+                built, kept = self._build(self._read(), output=output, explain=explain)
+                self._others[key] = self._start(built, kept), {e.key: e.value for e in built.metadata_props}
             return self._others[key]
 
     def several(self, count: int) -> BatchRunner:
         """The explainer of `count` targets of one image at once (see `build_loaded`); built on first use."""
         with self._lock:
             if count not in self._several:
-                built = build_loaded(self._read(), self._asked, **self._options, several=count)
-                self._several[count] = self._start(built)
+                self._several[count] = self._start(*self._build(self._read(), several=count))
             return self._several[count]
 
-    def _start(self, built: onnx.ModelProto) -> BatchRunner:
-        return BatchRunner(without_bfloat16(built) if self.widened else built, self.rules, self._loading)
+    def _build(self, file: ModelFile, **changes: Any) -> tuple[onnx.ModelProto, str]:
+        """The explainer of the source with some options changed, and the key under which more of it is kept."""
+        return built_or_kept(file, self._asked, {**self._options, **changes}, self._cache)
+
+    def _start(self, built: onnx.ModelProto, key: str) -> BatchRunner:
+        return BatchRunner(without_bfloat16(built) if self.widened else built, self.rules, self._loading, key)
 
 
 def check_threads(threads: int) -> int:

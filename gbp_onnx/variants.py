@@ -8,7 +8,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gbp_onnx.cache import Cache
 from gbp_onnx.errors import InputError
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.graph.sizes import Dims, input_dims, output_dims, with_sizes
@@ -23,6 +24,7 @@ from gbp_onnx.lowering import lower
 from gbp_onnx.probes import forward_part, takes_seeds, with_probes, with_seed_input
 from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Copies, Session
+from gbp_onnx.stored import location_in, parsed
 
 __all__ = ["PORTABLE", "Loading", "Variants", "form_of"]
 
@@ -45,6 +47,8 @@ class Loading:
     folder: Path | None = None
     copies: Copies = Copies.ALL
     threads: int = 0
+    held: Mapping[str, bytes] = field(default_factory=dict)
+    cache: Cache = field(default_factory=lambda: Cache(None))
 
     @property
     def on_cpu(self) -> bool:
@@ -62,16 +66,17 @@ class Variants:
 
     The sizes that the file leaves open are fixed where that pays and nothing can change: the batch axis at 1 for one
     image on the CPU, in every form; height and width in lowered forms, which need them, with a session for each size.
-    A lowered file stays as it is, in its one form.
+    A lowered file stays as it is, in its one form. `key`: stands for all that `built` was made of, where lowered forms
+    may be kept; empty where not.
     """
 
-    def __init__(self, built: onnx.ModelProto, loading: Loading) -> None:
+    def __init__(self, built: onnx.ModelProto, loading: Loading, key: str = "") -> None:
         props = {e.key: e.value for e in built.metadata_props}
         roles = json.loads(props["gbp.inputs"])
         self._image, self._target = roles["image"], roles["target"]
         self._is_lowered = form_of(props) != PORTABLE
         self._form = PORTABLE if self._is_lowered else loading.form
-        self._built, self._loading, self._props = built, loading, props
+        self._built, self._loading, self._props, self._key = built, loading, props, key
         maps = set(json.loads(props["gbp.outputs"]).values())
         self.own = {o.name for o in built.graph.output} - maps | {props["gbp.output"]}
         """The names of the model's own outputs, and of the tensor that targets point into."""
@@ -163,24 +168,44 @@ class Variants:
             return kept[key]
 
     def _make(self, kind: str, form: str, sizes: _Sizes) -> Session:
+        if kind == "seed" and not takes_seeds(self._built):
+            what = "this explainer was lowered for class indices: it has no place for a seed"
+            fix = "explain the source model, or build the explainer with lowering=portable"
+            raise InputError("GBP407", what, self._loading.where, fix)
+        if form == PORTABLE:
+            return self._load(self._variant(kind, sizes))
+        role = f"seed {self.seed_type.__name__}" if kind == "seed" else kind
+        key = f"{self._key} {role} {form} {sizes}" if self._key else ""
+        data = self._loading.cache.get(key) if key else None
+        if parsed(data, location_in(self._built)) is None:
+            data = serialised(lower(self._variant(kind, sizes), form), self._loading.where)
+            if key:
+                self._loading.cache.put(key, data)
+        return self._load(data or b"")
+
+    def _variant(self, kind: str, sizes: _Sizes) -> onnx.ModelProto:
+        """A copy in the portable form, with these sizes; the explainer itself where it is that."""
         if kind == "seed":
-            if not takes_seeds(self._built):
-                what = "this explainer was lowered for class indices: it has no place for a seed"
-                fix = "explain the source model, or build the explainer with lowering=portable"
-                raise InputError("GBP407", what, self._loading.where, fix)
             model = with_seed_input(self._built, self.seed_type == np.float64)[0]
-        elif sizes or form != PORTABLE:
+        elif not sizes and not self.is_lowered:
+            return self._built
+        else:
             model = onnx.ModelProto()
             model.CopyFrom(self._built)
-        else:
-            model = self._built
         with_sizes(model, {name: fixed for name, fixed in sizes if name != self._target or kind == "target"})
-        return self._load(model if form == PORTABLE else lower(model, form))
+        return model
 
-    def _load(self, model: onnx.ModelProto) -> Session:
+    def _load(self, model: onnx.ModelProto | bytes) -> Session:
         how = self._loading
-        data = serialised(model, how.where)
-        return Session(data, how.choice, threads=how.threads, where=how.where, folder=how.folder, copies=how.copies)
+        return Session(
+            model if isinstance(model, bytes) else serialised(model, how.where),
+            how.choice,
+            threads=how.threads,
+            where=how.where,
+            folder=how.folder,
+            copies=how.copies,
+            held=how.held,
+        )
 
     def _opened(self, name: str, dims: list[Any]) -> Dims:
         """A shape that a session inferred with one image, as it is for any number of them."""

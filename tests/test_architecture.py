@@ -18,14 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gbp_onnx"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0),
+    **dict.fromkeys(
+        ("cache", "collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0
+    ),
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
     **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "several", "target", "probes"), 4),
     "report": 5,
     **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection"), 6),
-    **dict.fromkeys(("looks", "opened", "seeds", "targets", "together", "variants"), 6),
+    **dict.fromkeys(("looks", "opened", "seeds", "stored", "targets", "together", "variants"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gbp_onnx.errors import RuntimeFailure
 from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnxruntime
 
-__all__ = ["Copies", "Session"]
+__all__ = ["Copies", "Session", "takes_weights_from_memory"]
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _NEWER = ("Unsupported model IR version", "is under development", "Opset ", "No Op registered")
@@ -32,11 +32,17 @@ class Copies(Enum):
     NONE = "none"
 
 
+def takes_weights_from_memory() -> bool:
+    """Whether this version of ONNX Runtime takes the content of data files as bytes."""
+    return hasattr(onnxruntime().SessionOptions, "add_external_initializers_from_files_in_memory")
+
+
 class Session:
     """An ONNX Runtime session. Thread-safe: `run` may be called from several threads at once.
 
     `model`: serialised ModelProto, or the path of a model file. `threads`: intra-op threads, 0 = ONNX Runtime's choice.
-    `folder`: where the external data of a serialised model lie. `copies`: of weights, in layouts that run faster.
+    `folder`: where the external data of a serialised model lie; `held`: the content of data files that are none, by the
+    location that the model gives. `copies`: of weights, in layouts that run faster.
     Raises GBP304 where ONNX Runtime refuses the model.
     """
 
@@ -49,6 +55,7 @@ class Session:
         where: str = "",
         folder: str | os.PathLike[str] | None = None,
         copies: Copies = Copies.ALL,
+        held: Mapping[str, bytes] | None = None,
     ) -> None:
         ort = onnxruntime()
         self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
@@ -57,6 +64,9 @@ class Session:
         options.intra_op_num_threads = threads
         if folder is not None:
             options.add_session_config_entry(_FOLDER, str(Path(folder).resolve()))
+        if held:
+            contents = list(held.values())
+            options.add_external_initializers_from_files_in_memory(list(held), contents, list(map(len, contents)))
         if copies is not Copies.ALL:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if copies is Copies.NONE:  # the level above EXTENDED is the one that changes layouts
