@@ -15,7 +15,7 @@ from gbp_onnx.errors import InputError, ModelError
 from gbp_onnx.runtime.providers import CPU
 from gbp_onnx.runtime.session import Session
 from gbp_onnx.seeds import near_one, times_power
-from gbp_onnx.variants import PORTABLE, Loading, Variants
+from gbp_onnx.variants import PORTABLE, Loading, Shaped, Variants
 
 __all__ = ["BatchResult", "BatchRunner", "Feeds"]
 
@@ -43,7 +43,8 @@ class BatchRunner:
         props = {e.key: e.value for e in built.metadata_props}
         inputs, outputs = (_names(props, key, loading.where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
-        self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        self.maps = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        """The names of the attributions, by rule."""
         self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
         self._seed = props["gbp.seed"]
         self._variants = Variants(built, loading, key)
@@ -72,6 +73,14 @@ class BatchRunner:
         """The number of values of the output for each image; None where the file does not say."""
         sizes = self._sizes_of_one()
         return int(np.prod(sizes)) if sizes else None
+
+    def session_for(self, shapes: Mapping[str, Shaped], floats: bool) -> tuple[Session, str]:
+        """The session for inputs of these shapes, and the name of its input for the target: int64 indices, or floats of
+        the output's shape.
+        """
+        if floats:
+            return self._variants.for_seeds(shapes), self._seed
+        return self._variants.for_targets(shapes), self._target_input
 
     def count(self, feeds: Feeds) -> int:
         """The number of images in a batch."""
@@ -116,7 +125,7 @@ class BatchRunner:
         scalars = np.where(at != 0, explained * at, 0.0).sum(axis=1)
         rows = [slice(k, k + 1) if self.batched else k for k in range(len(targets))]
         return [
-            BatchResult(values, {r: found[n][row] for r, n in self._attributions.items()}, scalars[k : k + 1])
+            BatchResult(values, {r: found[n][row] for r, n in self.maps.items()}, scalars[k : k + 1])
             for k, row in enumerate(rows)
         ]
 
@@ -137,7 +146,7 @@ class BatchRunner:
             pieces.append(self._run_piece(part, seeds[rows]))
         return BatchResult(
             np.concatenate([p.values for p in pieces])[:count],
-            {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self._attributions},
+            {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self.maps},
             np.concatenate([p.explained for p in pieces])[:count],
         )
 
@@ -185,7 +194,7 @@ class BatchRunner:
         values = self._values(found, count)
         return BatchResult(
             values,
-            {rule: times_power(found[name], powers) for rule, name in self._attributions.items()},
+            {rule: times_power(found[name], powers) for rule, name in self.maps.items()},
             times_power(self._explained(found, values, seeds), powers),
         )
 
@@ -193,10 +202,10 @@ class BatchRunner:
         self, session: Callable[..., Session], feeds: Feeds, given: Mapping[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """What a session returns; that of the portable form, where a lowered one may be wrong."""
-        names = dict.fromkeys((self.output, *self._probes, *self._maps))
+        names = dict.fromkeys((self.output, *self._probes, *self.maps.values()))
         wanted = [name for name in names if name in self._variants.returned]
         found = session(feeds).run(given, wanted)
-        if self._variants.is_lowered and not all(_is_tame(found[name]) for name in self._maps):
+        if self._variants.is_lowered and not all(_is_tame(found[name]) for name in self.maps.values()):
             found = session(feeds, PORTABLE).run(given, wanted)
         return found
 
@@ -224,10 +233,6 @@ class BatchRunner:
         if explained is None or explained.size != flat.size or index.max() >= flat.shape[1]:
             return np.full(len(seeds), np.nan)
         return np.asarray(explained.reshape(flat.shape)[np.arange(len(flat)), index])
-
-    @property
-    def _maps(self) -> tuple[str, ...]:
-        return tuple(self._attributions.values())
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
         shape = self._variants.inputs[name]

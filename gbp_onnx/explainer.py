@@ -20,8 +20,10 @@ from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.looks import Looks
+from gbp_onnx.on_device import attributions_on_device
 from gbp_onnx.opened import DEFAULT_RULES, Opened
 from gbp_onnx.rules import check_rectify
+from gbp_onnx.runtime.binding import is_value
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
 from gbp_onnx.seeds import Target, one_each, resolve
 from gbp_onnx.targets.scalar import Scalar, target_index
@@ -189,8 +191,12 @@ class Explainer:
         `x`: the image input's array, batch axis first, or a mapping with every input of the model. `target`: as for
         `explain`, one for all images
         or a list (array) with one for each; not "top5"; "top1" is the largest value of the output here, whatever the
-        model is. Raises GBP405 (shape or type), GBP407, GBP408.
+        model is. An ``onnxruntime.OrtValue`` in place of the array gives OrtValues on the device where it is, from one
+        run of the whole batch: classes only, or a seed that is an OrtValue too, and nothing is scaled or run again.
+        Raises GBP405 (shape or type), GBP407, GBP408.
         """
+        if is_value(x):
+            return attributions_on_device(self._runner, x, target, self._labels, self.where)
         feeds = self._runner.checked(x if isinstance(x, Mapping) else {self.image_input: x})
         each = one_each(target, self._runner.count(feeds))
         if not any(self._looks.form(one) for one in each):

@@ -10,11 +10,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from gbp_onnx.cache import Cache
 from gbp_onnx.errors import InputError
@@ -26,11 +25,20 @@ from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Copies, Session
 from gbp_onnx.stored import location_in, parsed
 
-__all__ = ["PORTABLE", "Loading", "Variants", "form_of"]
+__all__ = ["PORTABLE", "Loading", "Shaped", "Variants", "form_of"]
 
 PORTABLE = "portable"
 SIZES_KEPT = 4
 """Sessions for sizes of their own that are kept; beyond, the one that was not used for longest goes."""
+
+
+class Shaped(Protocol):
+    """An array, or what has the shape of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+
 
 _Sizes = tuple[tuple[str, tuple[int | None, ...]], ...]
 
@@ -100,11 +108,11 @@ class Variants:
         self.outputs = {n: self._opened(n, dims) for n, dims in self.first.output_shapes.items() if n in self.own}
         """The shapes of the model's own outputs, as declared and inferred; the batch axis as the file has it."""
 
-    def for_targets(self, feeds: Mapping[str, NDArray[Any]], form: str = "") -> Session:
+    def for_targets(self, feeds: Mapping[str, Shaped], form: str = "") -> Session:
         """The session that takes class indices. `form`: another than the provider's."""
         return self._for("target", feeds, form or self._form)
 
-    def for_seeds(self, feeds: Mapping[str, NDArray[Any]], form: str = "") -> Session:
+    def for_seeds(self, feeds: Mapping[str, Shaped], form: str = "") -> Session:
         """The session that takes float seeds, under the name ``gbp.seed``.
 
         Raises GBP407 where a lowered file has no place for them.
@@ -128,8 +136,8 @@ class Variants:
                 self._forward = self._load(forward_part(self._built, self.own))
             return self._forward
 
-    def _for(self, kind: str, feeds: Mapping[str, NDArray[Any]], form: str) -> Session:
-        sizes = self._sizes_for({name: list(np.shape(value)) for name, value in feeds.items()}, form)
+    def _for(self, kind: str, feeds: Mapping[str, Shaped], form: str) -> Session:
+        sizes = self._sizes_for({name: list(value.shape) for name, value in feeds.items()}, form)
         return self._session(kind, form, sizes)
 
     def _sizes_for(self, shapes: Mapping[str, list[int]], form: str) -> _Sizes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gbp_onnx.errors import RuntimeFailure
+from gbp_onnx.runtime.binding import Replayed, run_bound
 from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnxruntime
 
 __all__ = ["Copies", "Session", "takes_weights_from_memory"]
@@ -78,6 +79,8 @@ class Session:
         except Exception as error:
             raise _refused(error, where) from error
         self.where = where
+        self._device = int(self.choice.option("device_id") or 0)
+        self._replayed = Replayed(self._session, "cuda", self._device) if self.choice.captures else None
         self.input_types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
         self.input_shapes: dict[str, list[Any]] = {i.name: list(i.shape) for i in self._session.get_inputs()}
         self.output_types = {o.name: _numpy_type(o.type) for o in self._session.get_outputs()}
@@ -92,16 +95,33 @@ class Session:
         """Run the model and return its outputs (all, or those that are named). Raises GBP305 where running fails."""
         names = list(self.output_shapes if outputs is None else outputs)
         try:
-            values = self._session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})
+            if self._replayed is not None:
+                values = self._replayed.run(feeds, names)
+            else:
+                values = self._session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise RuntimeFailure(
-                "GBP305",
-                f"ONNX Runtime failed while running the model: {lines[0] if lines else type(error).__name__}",
-                self.where,
-                "check the shapes and the memory that is free; if the model itself runs, please report this",
-            ) from error
+            raise _failed(error, self.where) from error
         return dict(zip(names, values, strict=True))
+
+    def run_on(self, device: str, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Run the model with its outputs left on a device ("cpu", "cuda"), as OrtValues. `feeds`: OrtValues or arrays.
+
+        Raises GBP305 where running fails.
+        """
+        try:
+            return run_bound(self._session, feeds, outputs, device, self._device)
+        except Exception as error:
+            raise _failed(error, self.where) from error
+
+
+def _failed(error: Exception, where: str) -> RuntimeFailure:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return RuntimeFailure(
+        "GBP305",
+        f"ONNX Runtime failed while running the model: {lines[0] if lines else type(error).__name__}",
+        where,
+        "check the shapes and the memory that is free; if the model itself runs, please report this",
+    )
 
 
 def _refused(error: Exception, where: str) -> RuntimeFailure:
