@@ -15,7 +15,7 @@ import pytest
 from make_tiny import make
 
 import gbp_onnx
-from gbp_onnx import bundled, cache, stored, variants
+from gbp_onnx import bundled, cache, stored, together, variants
 from gbp_onnx.cache import Cache, cache_folder
 from gbp_onnx.graph.external import external_tensors
 from gbp_onnx.runtime.session import takes_weights_from_memory
@@ -105,8 +105,9 @@ def test_the_file_may_be_renamed_and_go_away(folder: Path, model: Path, made: li
     assert made.count("built") == 1
 
 
-def test_a_file_that_changes_is_not_read_again(folder: Path, model: Path) -> None:
+def test_a_file_that_changes_is_not_read_again(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is built later is of the model that was opened."""
+    monkeypatch.setattr(together, "ALONE_FIRST", 1)
     photo = np.random.default_rng(1).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     explainer = gbp_onnx.Explainer(model, providers="cpu")
     first = explainer.explain(photo, "top5")
