@@ -218,8 +218,8 @@ class Variants:
     def _opened(self, name: str, dims: list[Any]) -> Dims:
         """A shape that a session inferred with one image, as it is for any number of them."""
         batch = self.inputs[self._image][:1]
-        if not self._expected or not dims or isinstance(batch[0], int):
-            return list(dims)
+        if not self._expected or not dims or isinstance(batch[0], int) or self.first is self._forward:
+            return list(dims)  # nothing was fixed
         declared = self._declared.get(name, [])
         if len(declared) != len(dims):
             return [batch[0] if dims[0] == 1 else None, *dims[1:]]
