@@ -11,7 +11,7 @@ import onnx
 
 from gbp_onnx.graph.reader import captured_names
 
-__all__ = ["forward_of", "forward_part", "probe_names", "with_probes", "with_seed_input"]
+__all__ = ["forward_of", "forward_part", "probe_names", "takes_seeds", "with_probes", "with_seed_input"]
 
 
 def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
@@ -21,15 +21,25 @@ def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
 
 def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
     """Make a built explainer return, besides, the explained tensor, the seed in front of it, and what targets point
-    into (in place); the names of the first two.
+    into (in place), as far as a lowered one still has them; the names of the first two.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     probes = probe_names(props)
     present = {o.name for o in explainer.graph.output}
+    made = {name for node in explainer.graph.node for name in node.output}
     for name in dict.fromkeys((*probes, props["gbp.output"])):
-        if name not in present:
+        if name not in present and name in made:
             explainer.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
     return probes
+
+
+def takes_seeds(explainer: onnx.ModelProto) -> bool:
+    """Whether nothing but the seed reads the target, so that any seed may stand in its place; a lowered file may have
+    no seed.
+    """
+    props = {e.key: e.value for e in explainer.metadata_props}
+    made = any(props["gbp.seed"] in node.output for node in explainer.graph.node)
+    return made and json.loads(props["gbp.inputs"])["target"] not in _needed(explainer, {props["gbp.seed"]})[1]
 
 
 def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.ModelProto, str]:
@@ -78,15 +88,21 @@ def forward_of(explainer: onnx.ModelProto) -> onnx.ModelProto:
 
 def _prune(model: onnx.ModelProto, given: Set[str] = frozenset()) -> None:
     """Leave out, in place, the nodes and weights that no output needs; `given`: tensors that have become inputs."""
+    kept, needed = _needed(model, given)
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    unused = [k for k, t in enumerate(model.graph.initializer) if t.name not in needed]
+    for index in reversed(unused):
+        del model.graph.initializer[index]
+
+
+def _needed(model: onnx.ModelProto, given: Set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that some output needs, in order, and the names of all tensors that these nodes and outputs read."""
     needed, kept = {o.name for o in model.graph.output}, []
     for node in reversed(model.graph.node):
         if any(name in needed and name not in given for name in node.output):
             kept.append(node)
             needed.update(node.input)
             needed.update(captured_names(node))
-    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    unused = [k for k, t in enumerate(model.graph.initializer) if t.name not in needed]
-    for index in reversed(unused):
-        del model.graph.initializer[index]
+    return kept[::-1], needed
