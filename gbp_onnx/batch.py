@@ -129,21 +129,22 @@ class BatchRunner:
             for k, row in enumerate(rows)
         ]
 
-    def run(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+    def run(self, feeds: Feeds, seeds: NDArray[Any], maps_only: bool = False) -> BatchResult:
         """Run a batch in pieces of the size that the model's batch axis takes, or that suits the provider.
 
         `seeds`: int64 [N], flat indices into each image's output (-1: its largest value), or float [N, ...].
+        `maps_only`: values and scalars are not asked for; they may be empty and NaN then.
         """
         count, fixed = len(seeds), self._fixed_batch
         # On the CPU image after image is faster than a large batch, whose intermediates fall out of the cache.
         step = fixed or (1 if self.providers[0] == CPU else min(count, 8))
         if count == step or not self.batched or (fixed is None and len(feeds) > 1):
-            return self._run_piece(feeds, seeds)
+            return self._run_piece(feeds, seeds, maps_only)
         pieces = []
         for start in range(0, count, step):
             rows = np.minimum(np.arange(start, start + step), count - 1)  # filled up with the last image
             part = {name: value[rows] if len(value) == count else value for name, value in feeds.items()}
-            pieces.append(self._run_piece(part, seeds[rows]))
+            pieces.append(self._run_piece(part, seeds[rows], maps_only))
         return BatchResult(
             np.concatenate([p.values for p in pieces])[:count],
             {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self.maps},
@@ -180,7 +181,22 @@ class BatchRunner:
             return True
         return isinstance(known[0], int) or value.ndim > 2
 
-    def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+    def _run_piece(self, feeds: Feeds, seeds: NDArray[Any], maps_only: bool) -> BatchResult:
+        if maps_only and seeds.dtype.kind != "f" and seeds.min() >= 0:
+            session = self._variants.for_classes(feeds)
+            found = None if session is None else self._maps_of(session, feeds, seeds)
+            if found is not None:
+                return BatchResult(np.empty((len(seeds), 0)), found, np.full(len(seeds), np.nan))
+        return self._whole_piece(feeds, seeds)
+
+    def _maps_of(self, session: Session, feeds: Feeds, seeds: NDArray[Any]) -> dict[str, NDArray[np.float32]] | None:
+        """The attributions of classes, from a session that returns them alone; None where a lowered form may fail."""
+        found = session.run({**feeds, self._target_input: seeds.astype(np.int64)}, list(self.maps.values()))
+        if self._variants.is_lowered and not all(map(_is_tame, found.values())):
+            return None
+        return {rule: found[name] for rule, name in self.maps.items()}
+
+    def _whole_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
         session, count, powers = self._variants.for_targets, len(seeds), np.zeros(len(seeds), np.intc)
         if seeds.dtype.kind == "f":
             session = self._variants.for_seeds

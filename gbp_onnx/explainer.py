@@ -230,7 +230,7 @@ class Explainer:
         feeds = self._runner.checked(x if isinstance(x, Mapping) else {self.image_input: x})
         each = one_each(target, self._runner.count(feeds))
         if not any(self._looks.form(one) for one in each):
-            return self._runner.run(feeds, self._seeds(target, feeds)).attributions
+            return self._runner.run(feeds, self._seeds(target, feeds), maps_only=True).attributions
         parts = []
         for row, one in enumerate(each):
             own = {n: v[row : row + 1] if self._runner.batched and len(v) == len(each) else v for n, v in feeds.items()}

@@ -11,7 +11,15 @@ import onnx
 
 from gbp_onnx.graph.reader import captured_names
 
-__all__ = ["forward_of", "forward_part", "probe_names", "takes_seeds", "with_probes", "with_seed_input"]
+__all__ = [
+    "for_given_classes",
+    "forward_of",
+    "forward_part",
+    "probe_names",
+    "takes_seeds",
+    "with_probes",
+    "with_seed_input",
+]
 
 
 def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
@@ -58,6 +66,39 @@ def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.Mode
     model.graph.input.extend([*inputs, info])
     _prune(model, {seed})
     return model, seed
+
+
+def for_given_classes(explainer: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A built explainer that takes class indices as they are, from 0 on, and returns the attributions alone: what only
+    the scores need is left out. None where the index is not found (a lowered file).
+    """
+    props = {e.key: e.value for e in explainer.metadata_props}
+    target, maps = json.loads(props["gbp.inputs"])["target"], set(json.loads(props["gbp.outputs"]).values())
+    made = {name: node for node in explainer.graph.node for name in node.output}
+    index = next(
+        (
+            node.output[0]
+            for node in explainer.graph.node
+            if node.op_type == "Where"
+            and list(node.input[2:]) == [target]
+            and (test := made.get(node.input[0])) is not None
+            and (test.op_type, test.input[0]) == ("Less", target)
+        ),
+        None,
+    )
+    if index is None:
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == index:
+                node.input[place] = target
+    outputs = [o for o in model.graph.output if o.name in maps]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    _prune(model)
+    return model
 
 
 def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:

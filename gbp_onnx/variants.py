@@ -5,6 +5,7 @@ that the provider likes or in the portable one, for the sizes of what is fed; an
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from gbp_onnx.errors import InputError
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.graph.sizes import Dims, input_dims, output_dims, with_sizes
 from gbp_onnx.lowering import lower
-from gbp_onnx.probes import forward_part, takes_seeds, with_probes, with_seed_input
+from gbp_onnx.probes import for_given_classes, forward_part, takes_seeds, with_probes, with_seed_input
 from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Copies, Session
 from gbp_onnx.stored import location_in, parsed
@@ -30,6 +31,14 @@ __all__ = ["PORTABLE", "Loading", "Shaped", "Variants", "form_of"]
 PORTABLE = "portable"
 SIZES_KEPT = 4
 """Sessions for sizes of their own that are kept; beyond, the one that was not used for longest goes."""
+
+
+SMALL = 1 << 25
+"""Bytes of weights up to which a session of its own for given classes is worth its memory."""
+
+
+class _NoIndex(Exception):
+    """The explainer has no class index of its own that could be given."""
 
 
 class Shaped(Protocol):
@@ -95,6 +104,7 @@ class Variants:
         self.inputs = input_dims(built)
         """The declared shapes of the inputs, the target's too."""
         self._declared = output_dims(built)
+        self._weights = sum(4 * math.prod(t.dims) for t in built.graph.initializer)
         self._own_sizes: OrderedDict[tuple[str, str, _Sizes], Session] = OrderedDict()
         self._sessions: dict[tuple[str, str, _Sizes], Session] = {}
         self._forward: Session | None = None
@@ -111,6 +121,17 @@ class Variants:
     def for_targets(self, feeds: Mapping[str, Shaped], form: str = "") -> Session:
         """The session that takes class indices. `form`: another than the provider's."""
         return self._for("target", feeds, form or self._form)
+
+    def for_classes(self, feeds: Mapping[str, Shaped]) -> Session | None:
+        """The session that takes class indices from 0 on and returns the attributions alone; None where it would save
+        little for the memory that it takes, or cannot be had.
+        """
+        if self._is_lowered or self._weights > SMALL:
+            return None
+        try:
+            return self._for("class", feeds, self._form)
+        except _NoIndex:
+            return None
 
     def for_seeds(self, feeds: Mapping[str, Shaped], form: str = "") -> Session:
         """The session that takes float seeds, under the name ``gbp.seed``.
@@ -195,12 +216,17 @@ class Variants:
         """A copy in the portable form, with these sizes; the explainer itself where it is that."""
         if kind == "seed":
             model = with_seed_input(self._built, self.seed_type == np.float64)[0]
+        elif kind == "class":
+            given = for_given_classes(self._built)
+            if given is None:
+                raise _NoIndex
+            model = given
         elif not sizes and not self.is_lowered:
             return self._built
         else:
             model = onnx.ModelProto()
             model.CopyFrom(self._built)
-        with_sizes(model, {name: fixed for name, fixed in sizes if name != self._target or kind == "target"})
+        with_sizes(model, {name: fixed for name, fixed in sizes if name != self._target or kind != "seed"})
         return model
 
     def _load(self, model: onnx.ModelProto | bytes) -> Session:
