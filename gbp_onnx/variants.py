@@ -37,7 +37,7 @@ SMALL = 1 << 25
 """Bytes of weights up to which a session of its own for given classes is worth its memory."""
 
 
-class _NoIndex(Exception):
+class _NoIndexError(Exception):
     """The explainer has no class index of its own that could be given."""
 
 
@@ -130,7 +130,7 @@ class Variants:
             return None
         try:
             return self._for("class", feeds, self._form)
-        except _NoIndex:
+        except _NoIndexError:
             return None
 
     def for_seeds(self, feeds: Mapping[str, Shaped], form: str = "") -> Session:
@@ -219,7 +219,7 @@ class Variants:
         elif kind == "class":
             given = for_given_classes(self._built)
             if given is None:
-                raise _NoIndex
+                raise _NoIndexError
             model = given
         elif not sizes and not self.is_lowered:
             return self._built
