@@ -44,7 +44,7 @@ class Zero(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Windows along one axis. `value(i)`: -2^90 times what tap i sees, shaped as the maxima; `axis`: 0 or 1."""
+    """Windows along one axis. `value(i)`: what tap i sees, times -1, shaped as the maxima; `axis`: 0 or 1."""
 
     kernel: int
     stride: int
@@ -74,14 +74,14 @@ def pool_phases(g: Draft, pool: Pool, zero: Zero, begin: str | None = None) -> d
     pads = [0, pw, 0, max(end, 0)]
     shape = sized(g, y, channels, height, ow)
     rows = g.emit("MaxPool", [y], shape, kernel_shape=[1, kw], strides=[1, sw], pads=pads)
-    upright = _Line(kh, sh, ph, 0, lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -_STEEP))
-    shares = _shares(g, ct, pointwise(g, maxima, _STEEP), upright)
+    upright = _Line(kh, sh, ph, 0, lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -1.0))
+    shares = _shares(g, ct, maxima, upright)
     high = -(-height // sh), -(-width // sw)
     found: dict[tuple[int, int], str] = {}
     for a in range(sh):
         below = _phase(g, shares, upright, a, (high[0], ow))
         level = _level(g, pool, y, a, (high[0], ow))
-        across = _shares(g, below, pick(g, rows, (a, 0), (sh, 1), (high[0], ow), _STEEP), level)
+        across = _shares(g, below, pick(g, rows, (a, 0), (sh, 1), (high[0], ow)), level)
         for b in range(sw):
             found[a, b] = _phase(g, across, level, b, high, begin if sh == sw == 1 else None)
     return found
@@ -90,14 +90,14 @@ def pool_phases(g: Draft, pool: Pool, zero: Zero, begin: str | None = None) -> d
 def _level(g: Draft, pool: Pool, y: str, a: int, size: tuple[int, int]) -> _Line:
     """The windows along the rows a, a + stride, ..."""
     kw, strides, pw = pool.kernel[1], pool.strides, pool.begins[1]
-    return _Line(kw, strides[1], pw, 1, lambda j: pick(g, y, (a, j - pw), strides, size, -_STEEP))
+    return _Line(kw, strides[1], pw, 1, lambda j: pick(g, y, (a, j - pw), strides, size, -1.0))
 
 
 def _shares(g: Draft, ct: str, maxima: str, line: _Line) -> list[str]:
-    """What each tap takes of ct; `maxima`: 2^90 times the maxima."""
+    """What each tap takes of ct."""
     shares, rest = [], ct
     for i in range(line.kernel - 1):
-        equal = relu(g, pointwise(g, total(g, maxima, line.value(i)), -1.0, 1.0))
+        equal = relu(g, pointwise(g, total(g, maxima, line.value(i)), -_STEEP, 1.0))
         shares.append(g.emit("Mul", [rest, equal], g.shape(rest)))
         rest = total(g, rest, pointwise(g, shares[-1], -1.0))
     return [*shares, rest]
