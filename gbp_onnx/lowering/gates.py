@@ -119,7 +119,10 @@ def _joined(g: Draft, phases: Phases, size: tuple[int, int, int]) -> str:
     if len(phases) == 1:
         return phases[0, 0]
     whole = interleave(g, phases, size[1:])[0]
-    g.phases[whole] = phases
+    _, height, width = g.space(phases[0, 0]) or (0, 0, 0)
+    last = max(phases)
+    if ((last[0] + 1) * height, (last[1] + 1) * width) == size[1:]:  # else the last ones reach over its edge
+        g.phases[whole] = phases
     return whole
 
 
