@@ -15,7 +15,7 @@ import onnx
 from gbp_onnx.lowering.blocked import fits, interleave, is_blocked, pointwise, relu, total
 from gbp_onnx.lowering.draft import Draft
 from gbp_onnx.lowering.image import as_shuffled
-from gbp_onnx.lowering.masks import Gated, additive, factor
+from gbp_onnx.lowering.masks import Gated, additive, can_fold, factor
 from gbp_onnx.lowering.patterns import Gate, Pool, Transposed, gate_of, pool_of, terms_of, transposed_of
 from gbp_onnx.lowering.pools import Zero, pool_phases
 from gbp_onnx.lowering.turned import as_conv, as_phases, as_spread
@@ -32,7 +32,9 @@ def fuse_gate(g: Draft, node: onnx.NodeProto) -> bool:
     """
     gate, end = gate_of(g, node), node.output[0]
     inner = node.op_type == "Relu" and all(r.op_type == "Where" and gate_of(g, r) for r in g.readers(end))
-    if gate is None or (inner and g.readers(end)) or not fits(g, end) or (gate.y is not None and g.space(gate.y) != g.space(end)):
+    if gate is None or (inner and g.readers(end)) or not fits(g, end) or not can_fold(gate.cap):
+        return False
+    if gate.y is not None and g.space(gate.y) != g.space(end):
         return False
     terms = terms_of(g, gate.ct)
     made = _by_phases(g, gate, terms, end) or _at_full_size(g, gate, terms)
