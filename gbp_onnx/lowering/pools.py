@@ -5,6 +5,7 @@ in that row. So the cotangent goes from the pool's output to the maxima of rows,
 tap after tap takes it where its value is the maximum, and leaves the rest to the next:
 
     m_i = [x_i = p] = Relu(1 - 2^90 (p - x_i))      exact: equal numbers differ by 0, others by 2^-90 or more
+                                                    (scaled after the difference, which large numbers survive)
     g_i = rest * m_i;  rest = rest - g_i            the last tap takes what is left
 
 Where the input cannot be negative, zeros may stand for the padding: they equal a maximum only where that is 0.
@@ -40,7 +41,7 @@ class Zero(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Windows along one axis. `value(i)`: -2^90 times what tap i sees, shaped as the maxima; `inside(i)`: 0, and 2^60
+    """Windows along one axis. `value(i)`: what tap i sees, negative, shaped as the maxima; `inside(i)`: 0, and 2^60
     where that tap lies in the padding at the begin, or None where none does.
     """
 
@@ -84,15 +85,15 @@ def pool_phases(g: Draft, pool: Pool, zero: Zero) -> dict[tuple[int, int], str] 
         kh,
         sh,
         ph,
-        lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -_STEEP),
+        lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -1.0),
         lambda i: padding(ones, (i - ph, 0), (sh, sw), (oh, ow)) if ones and i < ph else None,
     )
     found: dict[tuple[int, int], str] = {}
-    parts = _shares(g, ct, pointwise(g, pool.p, _STEEP), upright)
+    parts = _shares(g, ct, pool.p, upright)
     for a in range(sh):
         below = _phase(g, parts, upright, a, (high[0], ow), upright=True)
         level = _level(g, pool, rows, a, high[0], ow, padding if ones else None, ones)
-        maxima = pick(g, rows, (a, 0), (sh, 1), (high[0], ow), _STEEP)
+        maxima = pick(g, rows, (a, 0), (sh, 1), (high[0], ow))
         across = _shares(g, below, maxima, level)
         for b in range(sw):
             found[a, b] = _phase(g, across, level, b, high, upright=False)
@@ -115,18 +116,18 @@ def _level(
         kw,
         sw,
         pw,
-        lambda j: pick(g, pool.y, (a, j - pw), (sh, sw), (high, ow), -_STEEP),
+        lambda j: pick(g, pool.y, (a, j - pw), (sh, sw), (high, ow), -1.0),
         lambda j: padding(ones, (a, j - pw), (sh, sw), (high, ow)) if padding is not None and j < pw else None,
     )
 
 
 def _shares(g: Draft, ct: str, maxima: str, line: _Line) -> list[str]:
-    """What each tap takes of ct; `maxima`: 2^90 times the maxima."""
+    """What each tap takes of ct."""
     shares, rest = [], ct
     for i in range(line.kernel - 1):
         padded = line.inside(i)
         above = maxima if padded is None else total(g, maxima, padded)
-        equal = relu(g, pointwise(g, total(g, above, line.value(i)), -1.0, 1.0))
+        equal = relu(g, pointwise(g, total(g, above, line.value(i)), -_STEEP, 1.0))
         shares.append(g.emit("Mul", [rest, equal], g.shape(rest)))
         rest = total(g, rest, pointwise(g, shares[-1], -1.0))
     return [*shares, rest]
