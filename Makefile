@@ -13,6 +13,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 FIGURE := gbp-out/chelsea.png
+ZOO ?= gbp-out/zoo
+BUNDLED := models/squeezenet1_1.onnx
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## Explain the bundled photograph with the bundled model and say where the figure is
@@ -31,9 +33,15 @@ lint: $(VENV)/.lint  ## Check style, formatting and types
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.installed  ## Measure speed
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench  ## Measure speed on the bundled model (minutes); ARGS=--write renews docs/benchmarks.md
+	$(BIN)/python -m benchmarks --peers $(ORACLE)/bin/python $(ARGS)
 	$(BIN)/python -m benchmarks.building
+
+.PHONY: bench-zoo
+bench-zoo: $(VENV)/.bench $(ORACLE)/.peers  ## Measure seven networks beside other libraries (an hour; installs torch)
+	$(ORACLE)/bin/python -m benchmarks.zoo $(ZOO)
+	$(BIN)/python -m benchmarks --zoo $(ZOO) --growing $(BUNDLED) $(ZOO)/resnet50.onnx --rounds 5 \
+		--peers $(ORACLE)/bin/python --json gbp-out/benchmarks.json $(ARGS)
 
 .PHONY: oracle
 oracle: $(ORACLE)/.installed  ## Compare with an independent evaluation in torch (installs torch)
@@ -90,10 +98,20 @@ $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	@$(BIN)/python $(PIP) --editable '.[lint,test]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "installing gbp-onnx and what its benchmarks need into $(VENV)"
+	@$(BIN)/python $(PIP) --editable '.[bench]'
+	@touch $@ $(VENV)/.installed
+
 $(ORACLE)/bin/python:
 	$(call new_environment,$(ORACLE))
 
 $(ORACLE)/.installed: pyproject.toml | $(ORACLE)/bin/python
 	@echo "installing gbp-onnx and $(TORCH) into $(ORACLE)"
 	@$(ORACLE)/bin/python $(PIP) --editable '.[test,oracle]' '$(TORCH)'
+	@touch $@
+
+$(ORACLE)/.peers: $(ORACLE)/.installed
+	@echo "installing the libraries that benchmarks compare with into $(ORACLE)"
+	@$(ORACLE)/bin/python $(PIP) --editable '.[peers]' '$(TORCH)'
 	@touch $@

@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measure import peak
 from benchmarks.synthetic import write_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,16 +88,6 @@ def measure(step: str, model: Path) -> dict[str, float]:
             one = gbp_onnx.Explainer(model, rules=("guided",), providers="cpu", low_memory=low, preprocess="imagenet")
             assert one.explain(ROOT / "models" / "chelsea.png").attributions["guided"].any()
     return {"peak": peak(), "seconds": time.perf_counter() - begin}
-
-
-def peak() -> int:
-    """Bytes: the largest resident set of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts here what the parent held when it started this process
-        return next(int(s.split()[1]) * 1024 for s in status.read_text().splitlines() if s.startswith("VmHWM"))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def run(path: Path) -> None:

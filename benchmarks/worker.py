@@ -1,6 +1,10 @@
-"""One measurement in a process of its own: ONNX Runtime sessions that share a process disturb each other.
+"""One measurement in a process of its own: sessions that share a process disturb each other.
 
-Prints one JSON line: {"ms": median milliseconds of a run, "build_ms": ..., "first_ms": ...}.
+    python -m benchmarks.worker guided model.onnx --batch 1 --threads 2
+
+Prints one JSON line: "ms" the median of a call (all of its batch), "import_ms" of what the variant needs, "load_ms"
+from the file to something that runs, "first_ms" the first call, "start_ms" these three together, "peak" bytes of
+resident memory; and "build_ms" where the variant writes a gradient graph: how much of the loading that is.
 """
 
 from __future__ import annotations
@@ -9,105 +13,89 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks.measure import peak
+
+OURS = (
+    "inference",
+    "session",
+    "guided",
+    "guided, portable",
+    "saliency",
+    "deconvnet",
+    "three rules",
+    "explain, one class",
+    "explain, five classes",
+    "first map",
+)
+PEERS = ("captum", "onnx2torch + captum", "onnx-ad")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a variant is asked for. `threads` 0 = as the library chooses; `size` where a model leaves pixels open."""
+
+    variant: str
+    model: Path
+    batch: int = 1
+    size: int = 224
+    threads: int = 0
+
+
+Prepared = tuple[Callable[[], Any], Callable[[], float] | None]
+"""What is timed; and what writes the gradient graph once more and returns its milliseconds."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("forward", "saliency", "deconvnet", "guided", "all", "captum"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variant", choices=(*OURS, *PEERS))
     parser.add_argument("model", type=Path)
-    parser.add_argument("--runs", type=int, default=30)
-    arguments = parser.parse_args()
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for how long calls are repeated, five at least")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    settings = Settings(given.variant, given.model, given.batch, given.size, given.threads)
+    print(json.dumps(measured(settings, given.seconds)))
+
+
+def measured(settings: Settings, seconds: float) -> dict[str, float]:
     started = time.perf_counter()
-    run = captum(arguments.model) if arguments.what == "captum" else ours(arguments.what, arguments.model)
-    built = time.perf_counter()
-    run()
+    if settings.variant in PEERS:
+        from benchmarks import peers as variants
+    else:
+        from benchmarks import ours as variants  # type: ignore[no-redef]
+
+    variants.imports(settings.variant)
+    imported = time.perf_counter()
+    call, build = variants.prepare(settings)
+    ready = time.perf_counter()
+    call()
     first = time.perf_counter()
     times = []
-    for _ in range(arguments.runs):
+    while time.perf_counter() - first < seconds or len(times) < 5 * (seconds > 0):
         begin = time.perf_counter()
-        run()
+        call()
         times.append((time.perf_counter() - begin) * 1e3)
-    facts = {"ms": statistics.median(times), "build_ms": (built - started) * 1e3, "first_ms": (first - built) * 1e3}
-    print(json.dumps(facts))
-
-
-def ours(what: str, path: Path) -> Callable[[], Any]:
-    """The plain model, or its explainer under one rule or all, in ONNX Runtime on the CPU."""
-    import onnxruntime as ort
-
-    from gbp_onnx import build
-
-    ort.set_default_logger_severity(3)
-    rules = ("saliency", "deconvnet", "guided") if what == "all" else (what,)
-    model = path.read_bytes() if what == "forward" else build(path, rules).SerializeToString()
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    feeds = {}
-    for value in session.get_inputs():
-        if value.name == "target":
-            feeds[value.name] = np.array([0])
-        else:
-            shape = [d if isinstance(d, int) and d > 0 else 1 if k == 0 else 224 for k, d in enumerate(value.shape)]
-            feeds[value.name] = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    return lambda: session.run(None, feeds)
-
-
-def captum(path: Path) -> Callable[[], Any]:
-    """captum's guided backpropagation of the same network in torch, with the same weights."""
-    import onnx
-    import torch
-    from captum.attr import GuidedBackprop
-    from onnx import numpy_helper
-
-    class Fire(torch.nn.Module):
-        def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-            super().__init__()
-            self.squeeze, self.squeeze_relu = torch.nn.Conv2d(inputs, squeeze, 1), torch.nn.ReLU()
-            self.left, self.left_relu = torch.nn.Conv2d(squeeze, expand, 1), torch.nn.ReLU()
-            self.right, self.right_relu = torch.nn.Conv2d(squeeze, expand, 3, padding=1), torch.nn.ReLU()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.squeeze_relu(self.squeeze(x))
-            return torch.cat([self.left_relu(self.left(x)), self.right_relu(self.right(x))], 1)
-
-    pool = torch.nn.MaxPool2d
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 64, 3, 2),
-        torch.nn.ReLU(),
-        pool(3, 2),
-        Fire(64, 16, 64),
-        Fire(128, 16, 64),
-        pool(3, 2),
-        Fire(128, 32, 128),
-        Fire(256, 32, 128),
-        pool(3, 2),
-        Fire(256, 48, 192),
-        Fire(384, 48, 192),
-        Fire(384, 64, 256),
-        Fire(512, 64, 256),
-        torch.nn.Conv2d(512, 1000, 1),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-    ).eval()
-    graph = onnx.load(path).graph
-    tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
-    with torch.no_grad():
-        convs = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
-        for module, node in zip(convs, (n for n in graph.node if n.op_type == "Conv"), strict=True):
-            module.weight.copy_(tensors[node.input[1]])
-            module.bias.copy_(tensors[node.input[2]])
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)).requires_grad_()
-    attribution = GuidedBackprop(net)
-    return lambda: attribution.attribute(x, target=0)
+    facts = {
+        "import_ms": (imported - started) * 1e3,
+        "load_ms": (ready - imported) * 1e3,
+        "first_ms": (first - ready) * 1e3,
+        "start_ms": (first - started) * 1e3,
+        "peak": float(peak()),
+    }
+    if times:
+        facts["ms"] = statistics.median(times[len(times) // 10 :])
+    if build is not None and seconds > 0:
+        facts["build_ms"] = build()
+    return facts
 
 
 if __name__ == "__main__":
-    import warnings
-
-    warnings.simplefilter("ignore")
     main()

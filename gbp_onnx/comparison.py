@@ -19,6 +19,7 @@ from gbp_onnx.graph.files import ModelSource
 from gbp_onnx.imaging.preprocess import default_preprocess
 from gbp_onnx.labels import labels_for
 from gbp_onnx.metrics import METRICS, check_packages, measure
+from gbp_onnx.pipeline import in_order, shared_out
 from gbp_onnx.rules import RULES
 from gbp_onnx.runtime.providers import Providers
 from gbp_onnx.seeds import Target
@@ -186,13 +187,15 @@ def compare(
     check_packages()
     chosen = tuple(RULES) if rules is None else rules
     notes: list[str] = []
-    first = _explainer(a, chosen, providers, preprocess, labels)
+    threads = shared_out(len(images))[1]
+    first = _explainer(a, chosen, providers, preprocess, labels, threads)
     second = _explainer(
         b,
         chosen,
         providers,
         preprocess if preprocess_b is None else preprocess_b,
         labels if labels_b is None else labels_b,
+        threads,
     )
     whole = second.dtype.kind in "iu" and first.dtype.kind == "f"
     if second is not b and whole and preprocess is not None and preprocess_b is None:
@@ -202,7 +205,8 @@ def compare(
     if not common:
         raise InputError("GBP410", "the two models have no rule in common", "rules", "build them with the same rules")
     classes, said = _matched(first, second)
-    pairs = tuple(_pair(first, second, image, target, common, classes) for image in images)
+    workers = min(len(images), first.workers, second.workers)
+    pairs = tuple(in_order(lambda image: _pair(first, second, image, target, common, classes), images, workers))
     if not pairs:
         raise InputError("GBP401", "there is no image to compare with", "images", "name one or more")
     if any(pair.frame == "photograph" for pair in pairs):
@@ -211,11 +215,16 @@ def compare(
 
 
 def _explainer(
-    model: ModelSource | Explainer, rules: Sequence[str] | str, providers: Providers, preprocess: Any, labels: Any
+    model: ModelSource | Explainer,
+    rules: Sequence[str] | str,
+    providers: Providers,
+    preprocess: Any,
+    labels: Any,
+    threads: int,
 ) -> Explainer:
     if isinstance(model, Explainer):
         return model
-    return Explainer(model, rules, providers=providers, preprocess=preprocess, labels=labels)
+    return Explainer(model, rules, providers=providers, preprocess=preprocess, labels=labels, threads=threads)
 
 
 class _Identity(dict[int, int]):

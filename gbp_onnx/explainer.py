@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gbp_onnx import bundled
 from gbp_onnx.batch import BatchResult, BatchRunner, Feeds
-from gbp_onnx.errors import InputError
+from gbp_onnx.errors import GbpError, InputError
 from gbp_onnx.explanation import Explanation, top_predictions
 from gbp_onnx.graph.external import bytes_outside
 from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
@@ -24,6 +24,8 @@ from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.looks import Looks
+from gbp_onnx.many import attempt, with_targets
+from gbp_onnx.pipeline import in_order, workers_beside
 from gbp_onnx.rules import RULES, check_rectify, check_rules
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
 from gbp_onnx.runtime.session import Copies
@@ -50,7 +52,8 @@ class Explainer:
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
     `build`; a built explainer has made its choice. `low_memory`: whether ONNX Runtime makes no copies of weights,
     in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 128 MiB or more,
-    and external data, are read where they lie: they must stay while the explainer lives.
+    and external data, are read where they lie: they must stay while the explainer lives. `threads`: of ONNX Runtime for
+    one image, 0 = its own choice; 1 is the fastest for `explain_many`.
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -71,6 +74,7 @@ class Explainer:
         explain: str = "logit",
         rectify: Iterable[str] = (),
         low_memory: bool | None = None,
+        threads: int = 0,
     ) -> None:
         asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
@@ -79,6 +83,8 @@ class Explainer:
         read = partial(read_model, source, leave=True, whole_below=0 if low_memory else None)
         file: ModelFile = read()
         self._choice = choose_providers(providers)
+        self.threads = threads
+        """Of ONNX Runtime, for one image; 0: its own choice."""
         self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(file.model)
         if self._widened and file.folder is not None:  # weights that are converted do not stay on disk
             read = partial(read_model, source)
@@ -171,6 +177,31 @@ class Explainer:
             return [self._explain_one(feeds, p.index, frame, fitted, where) for p in top_predictions(values, None)]
         return self._explain_one(feeds, target, frame, fitted, where)
 
+    def explain_many(
+        self, images: Iterable[Any] | str | os.PathLike[str], target: Target = None, *, workers: int | None = None
+    ) -> Iterator[Explanation | list[Explanation] | GbpError]:
+        """Explain images one after the other, several at a time: what `explain` returns for each, in order, or the
+        error (a GbpError, returned and not raised) that an image ends in.
+
+        `images`: as for `explain`, in a list or any other iterable, or a folder. `target`: one for all, or a list with
+        one for each. `workers`: images at a time; default: `workers` of the explainer, which is most with threads=1.
+        Memory does not grow with the number of images: at most 2 * `workers` are decoded, or explained and not taken
+        yet. Drawing and writing overlap with explaining too where they are done in between:
+
+            for found in Explainer(model, threads=1).explain_many("photos/"):
+                print(found if isinstance(found, GbpError) else found.save(...))
+
+        Raises GBP401 (a folder without images), GBP407 (not as many targets as images).
+        """
+        return in_order(partial(attempt, self.explain), with_targets(images, target), workers or self.workers)
+
+    @property
+    def workers(self) -> int:
+        """Images that `explain_many` explains at a time, unless it is told: one where memory is to be low."""
+        if self.low_memory and self.threads != 1:
+            return 1
+        return workers_beside(self.threads, self.providers[0] == "CPUExecutionProvider")
+
     def attribute(
         self, x: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = None
     ) -> dict[str, NDArray[np.float32]]:
@@ -226,7 +257,7 @@ class Explainer:
 
     def _start(self, built: onnx.ModelProto) -> BatchRunner:
         runs = without_bfloat16(built) if self._widened else built
-        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self._copies)
+        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self._copies, self.threads)
 
     def _seeds(self, target: Target, feeds: Feeds) -> NDArray[Any]:
         shape = partial(self._runner.image_shape, feeds)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError
-from gbp_onnx.files import write_whole
+from gbp_onnx.files import write_bytes
 from gbp_onnx.types import Prediction, Preprocess
 
 if TYPE_CHECKING:
@@ -175,19 +175,19 @@ class Explanation:
         image the model saw
         (``image``) and the record (``record``, JSON text); ``.json`` the record. Raises GBP411.
         """
-        from gbp_onnx.imaging.write import save_npz, save_png
+        return write_bytes(path, self.content(path, style, **options))
 
-        target = Path(path)
+    def content(self, name: str | os.PathLike[str], style: str = "color", **options: Any) -> bytes:
+        """The bytes of the file that `save` would write under this name ("a.png": its suffix counts). Raises GBP411."""
+        from gbp_onnx.imaging.write import npz_bytes, picture_bytes
+
+        suffix = Path(name).suffix.lower()
+        if suffix not in (".npz", ".json"):
+            return picture_bytes(self.figure(style, **options), name)
         record = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        match target.suffix.lower():
-            case ".npz":
-                return save_npz(target, {**self.attributions, "image": self.image, "record": np.array(record)})
-            case ".json":
-                with write_whole(target) as temporary:
-                    temporary.write_text(record + "\n", encoding="utf-8")
-                return target
-            case _:
-                return save_png(self.figure(style, **options), target)
+        if suffix == ".json":
+            return f"{record}\n".encode()
+        return npz_bytes({**self.attributions, "image": self.image, "record": np.array(record)})
 
     def _map(self, rule: str) -> NDArray[np.float32]:
         if rule not in self.attributions:

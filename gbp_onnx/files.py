@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gbp_onnx.errors import InputError
 
-__all__ = ["write_whole"]
+__all__ = ["write_bytes", "write_whole"]
 
 
 @contextmanager
@@ -39,6 +39,14 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file whole or not at all, and return its path. Raises GBP411 where the place cannot be written."""
+    target = Path(path)
+    with write_whole(target) as temporary:
+        temporary.write_bytes(data)
+    return target
 
 
 def _umask() -> int:

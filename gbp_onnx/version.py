@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["package_version"]
 
 
+@cache
 def package_version() -> str:
     """The installed version of gbp-onnx; "0+unknown" where it runs from a folder that is not installed."""
     try:

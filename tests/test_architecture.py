@@ -19,12 +19,13 @@ PACKAGE = ROOT / "gbp_onnx"
 
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0),
+    "pipeline": 0,
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
     **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "target", "probes"), 4),
     "report": 5,
-    **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection"), 6),
+    **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection", "many"), 6),
     **dict.fromkeys(("looks", "seeds", "targets"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),

@@ -493,7 +493,7 @@ def test_a_failure_while_writing_leaves_the_old_file(cli: Cli, folder: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     done = cli("explain", "plain.onnx", "one.png", "-o", "figure.png")
     assert done.status == 2 and "GBP411" in done.err and "No space left" in done.err
     assert (folder / "figure.png").read_bytes() == b"the old figure"

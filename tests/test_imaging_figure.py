@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from gbp_onnx.errors import InputError
 from gbp_onnx.imaging.figure import four_panels, stack
+from gbp_onnx.imaging.png import png
 from gbp_onnx.imaging.write import save_npz, save_png
 
 RNG = np.random.default_rng(3)
@@ -168,6 +170,43 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         save_png(np.zeros((2, 20000, 3), np.uint8), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.webp"]
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 3), (1, 7), (5, 1, 3), (485, 731, 3), (3, 100_000, 3), (4, 300_000), (700, 400)]
+)
+@pytest.mark.parametrize("kind", ["noise", "smooth", "flat", "grey"])
+def test_png_is_read_as_it_was(shape: tuple[int, ...], kind: str) -> None:
+    """Lines shorter and longer than what is compressed at a time, and pictures that ask for either way to search."""
+    rows, columns = np.indices(shape[:2])
+    values = {"noise": RNG.integers(0, 256, shape), "smooth": rows + 2 * columns, "flat": 77 + 0 * rows}
+    pixels = values["noise" if kind == "grey" else kind]
+    if kind == "grey" and len(shape) == 3:
+        pixels = pixels[..., 0]
+    pixels = np.broadcast_to(pixels if pixels.shape == shape else pixels[..., None], shape).astype(np.uint8)
+    data = png(pixels)
+    with Image.open(io.BytesIO(data)) as found:
+        found.load()
+        assert (found.format, found.mode) == ("PNG", "RGB" if len(shape) == 3 else "L")
+        np.testing.assert_array_equal(np.asarray(found), pixels)
+    assert png(np.asfortranarray(pixels)) == data
+
+
+def test_png_is_about_as_small_as_pillows() -> None:
+    """Noise over smooth contours, as maps are; and the same in grey, which has everything three times."""
+    rows, columns = np.indices((300, 400))
+    contours = 128 + 60 * np.sin(rows / 19) * np.cos(columns / 23)
+    colours = (contours[..., None] + RNG.normal(0, 8, (300, 400, 3))).clip(0, 255).astype(np.uint8)
+    for pixels in (colours, np.repeat(colours[..., :1], 3, axis=2)):
+        memory = io.BytesIO()
+        Image.fromarray(pixels).save(memory, "PNG", compress_level=4)
+        assert len(png(pixels)) < 1.15 * len(memory.getvalue())
+
+
+def test_png_has_pixels() -> None:
+    for shape in ((0, 4, 3), (4, 0)):
+        with pytest.raises(ValueError, match="pixels"):
+            png(np.zeros(shape, np.uint8))
 
 
 def test_npz(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gbp_onnx.errors import InputError
-from gbp_onnx.imaging.render import STYLES, overlay, render
+from gbp_onnx.imaging.render import STYLES, _quantile, overlay, render
 
 RNG = np.random.default_rng(7)
 MAP = (RNG.standard_normal((12, 17, 3)) ** 3 * 0.02).astype(np.float32)  # heavy tails, like a real one
@@ -356,3 +356,11 @@ def test_overlay() -> None:
     with pytest.raises(InputError) as caught:
         overlay(image, MAP, alpha=2)
     assert caught.value.code == "GBP410"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100, 101, 50_000])
+def test_percentiles_are_numpys(size: int) -> None:
+    for values in (RNG.standard_normal(size), RNG.integers(-2, 3, size), np.full(size, -1.5)):
+        for p in (0.0, 1e-3, 0.1, 37.0, 50.0, 98.0, 99.0, 99.9, 100.0):
+            exact = np.percentile(values.astype(np.float32).astype(np.float64), p)
+            assert _quantile(values.astype(np.float32), p) == pytest.approx(exact, rel=1e-9, abs=1e-12)

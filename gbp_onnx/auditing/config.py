@@ -23,6 +23,7 @@ from gbp_onnx.auditing.settings import (
 )
 from gbp_onnx.auditing.toml_lines import line_of, lines_of
 from gbp_onnx.errors import AuditError
+from gbp_onnx.pipeline import processors
 from gbp_onnx.rules import RULES
 
 __all__ = ["BaselineSection", "Config", "ImagesSection", "ModelSection", "RunSection", "read_config"]
@@ -113,7 +114,7 @@ class Config:
     def workers(self, providers: Sequence[str]) -> int:
         """How many images are looked at at the same time: on a GPU, two keep it busy."""
         on_cpu = providers[0] == "CPUExecutionProvider"
-        return self.run.workers or (min(8, _processors()) if on_cpu else 2)
+        return self.run.workers or (min(8, processors()) if on_cpu else 2)
 
     def error(self, code: str, what: str, *path: str, fix: str = "") -> AuditError:
         """An error that names the file and the line of a setting."""
@@ -222,11 +223,6 @@ def _check_whole(config: Config) -> None:
         if unknown:
             what = f"{unknown[0]!r} is no rule"
             raise config.error("GBP502", what, "checks", name, "rules", fix=f"choose from {', '.join(RULES)}")
-
-
-def _processors() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(value: Any) -> str:

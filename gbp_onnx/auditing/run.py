@@ -6,10 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from gbp_onnx.auditing.subject import Subject
 from gbp_onnx.errors import InputError, OperatorError, RuntimeFailure
 from gbp_onnx.imaging.regions import thumbnail
 from gbp_onnx.imaging.render import render
+from gbp_onnx.pipeline import in_order
 from gbp_onnx.report.record import AuditReport
 from gbp_onnx.runtime.providers import choose_providers, runtime_version
 from gbp_onnx.version import package_version
@@ -85,20 +84,26 @@ def update_baseline(config: Config, progress: Progress | None = None) -> tuple[P
     rules = tuple(getattr(config.checks.get("drift"), "rules", ("guided",)))
     lab, bad = Lab(config, subject, None, items), list[str]()
 
-    def readable() -> Iterator[Case]:
-        for count, item in enumerate(items, start=1):
-            case = lab.case(item)
-            try:
-                _ = case.run, case.digest
-            except (InputError, RuntimeFailure) as error:
-                bad.append(f"{item.name}: {error}")
-            else:
+    def explained(item: Item) -> Case | str:
+        case = lab.case(item)
+        try:
+            _ = case.run, case.digest
+        except (InputError, RuntimeFailure) as error:
+            return f"{item.name}: {error}"
+        return case
+
+    def readable(cases: Iterator[Case | str]) -> Iterator[Case]:
+        for count, (item, case) in enumerate(zip(items, cases, strict=True), start=1):
+            if isinstance(case, Case):
                 yield case
+            else:
+                bad.append(case)
             if progress is not None:
                 progress(count, len(items), item.name)
 
     folder = config.place(config.baseline.maps)
-    return folder, store_maps(folder, readable(), rules, subject), bad
+    with closing(in_order(explained, items, config.workers(subject.providers))) as cases:
+        return folder, store_maps(folder, readable(cases), rules, subject), bad
 
 
 def _nothing() -> None:
@@ -243,30 +248,24 @@ class _Work:
 
     def of_images(self, progress: Progress | None) -> Iterator[ImageResult]:
         """The results of the images, in order, until the time is over."""
-        workers = self._lab.config.workers(self._lab.subject.providers)
-        left, running = iter(self._lab.items), deque[tuple[Item, str, Future[Looked] | None]]()
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                for count in range(1, len(self._lab.items) + 1):
-                    while len(running) <= workers and (item := next(left, None)) is not None:
-                        key = self._name(item)
-                        known = self._store.get(key) is not None
-                        if not known and time.monotonic() > self._until:
-                            left = iter(())
-                            break
-                        running.append((item, key, None if known else pool.submit(self._look, item)))
-                    if not running:
-                        return
-                    item, key, future = running.popleft()
-                    if future is not None:
-                        self._store.put(key, *future.result())
-                    yield ImageResult(item, key, self._store.get(key))
-                    if progress is not None:
-                        progress(count, len(self._lab.items), item.name)
-            finally:
-                for *_, future in running:
-                    if future is not None:
-                        future.cancel()
+        items, workers = self._lab.items, self._lab.config.workers(self._lab.subject.providers)
+        with closing(in_order(self._found, items, workers)) as results:
+            for count, (item, found) in enumerate(zip(items, results, strict=True), start=1):
+                if found is None:
+                    return
+                key, looked = found
+                if looked is not None:
+                    self._store.put(key, *looked)
+                yield ImageResult(item, key, self._store.get(key))
+                if progress is not None:
+                    progress(count, len(items), item.name)
+
+    def _found(self, item: Item) -> tuple[str, Looked | None] | None:
+        """An image's name, and what is not known about it yet; None where there is no time to look."""
+        key = self._name(item)
+        if self._store.get(key) is not None:
+            return key, None
+        return None if time.monotonic() > self._until else (key, self._look(item))
 
     def _name(self, item: Item) -> str:
         """A name for an image: its content, its place and what is said about it."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gbp_onnx.cli.explain import expand
 from gbp_onnx.cli.options import PROVIDERS, image_options, json_option, plain_console, protect, rule_option
 from gbp_onnx.cli.outputs import places
+from gbp_onnx.imaging.folder import expand
 
 if TYPE_CHECKING:
     from gbp_onnx.comparison import Comparison

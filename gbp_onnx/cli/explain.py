@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,17 @@ import click
 from gbp_onnx.cli.options import (
     PROVIDERS,
     explained_options,
+    guard,
     image_options,
     json_option,
     rule_option,
 )
-from gbp_onnx.cli.outputs import places, write
+from gbp_onnx.cli.outputs import Drawn, draw, places
 from gbp_onnx.errors import GbpError, InputError
+from gbp_onnx.files import write_bytes
+from gbp_onnx.imaging.folder import expand
 from gbp_onnx.imaging.suffixes import IMAGE_SUFFIXES
+from gbp_onnx.pipeline import in_order, shared_out
 
 if TYPE_CHECKING:
     from gbp_onnx.explainer import Explainer
@@ -108,16 +113,19 @@ def explain(
         explain=options["explain_as"],
         rectify=options["rectify"],
         low_memory=options["low_memory"] or None,
+        threads=shared_out(1 if options["low_memory"] else len(paths))[1],
     )
-    wanted = _targets(targets, len(paths))
-    figures = places(paths, out)
-    protected = [*paths, *([] if model is None else [model])]
+    jobs = zip(paths, _targets(targets, len(paths)), places(paths, out), strict=True)
+    check = guard([*paths, *([] if model is None else [model])])
     failed, said, records = 0, set[str](), []
-    with _progress(len(paths), quiet) as (advance, say):
-        for path, place, target in zip(paths, figures, wanted, strict=True):
+    results = in_order(partial(_seen, explainer, options, check, quiet), jobs, min(len(paths), explainer.workers))
+    with _progress(len(paths), quiet) as (advance, say), closing(results):
+        for path, seen in zip(paths, results, strict=True):
             try:
-                found = explainer.explain(path, target)
-                written, figure = write(found, place, options, protected)
+                if isinstance(seen, GbpError):
+                    raise seen
+                for file, content in seen.drawn.files:
+                    write_bytes(file, content)
             except GbpError as error:
                 if len(paths) == 1 or error.code[:4] not in ("GBP4", "GBP3") or error.code in _HOPELESS:
                     raise
@@ -125,12 +133,14 @@ def explain(
                 records.append({"image": path, "error": {"code": error.code, "what": error.what, "fix": error.fix}})
                 failed += 1
             else:
-                for one, files in zip(found if isinstance(found, list) else [found], written, strict=True):
-                    for line in _lines(one, explainer, said, quiet):
-                        say(line)
-                    records.append({**one.to_dict(), "files": [str(f) for f in (*files, figure)]})
-                if not as_json:
-                    for file in (*(f for files in written for f in files), figure):
+                for line in seen.lines:
+                    if line.always or line.text not in said:
+                        said.add(line.text)
+                        say(line.text)
+                if as_json:
+                    records += seen.records
+                else:
+                    for file, _ in seen.drawn.files:
                         click.echo(str(file))
             advance()
     if as_json:
@@ -144,6 +154,44 @@ _HOPELESS = ("GBP406", "GBP409", "GBP410", "GBP411")
 """Errors that the next image would meet as well."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is said on stderr: once, or each time."""
+
+    text: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is said and written of one image. The maps themselves are forgotten: they may be large, and wait."""
+
+    lines: list[_Line]
+    records: list[dict[str, Any]]
+    drawn: Drawn
+
+
+def _seen(
+    explainer: Explainer,
+    options: dict[str, Any],
+    check: Callable[[Iterable[Path]], None],
+    quiet: bool,
+    job: tuple[str, Any, Path],
+) -> _Seen | GbpError:
+    """One image from its file to the content of the files that show it; nothing is written."""
+    path, target, place = job
+    try:
+        found = explainer.explain(path, target)
+        drawn = draw(found, place, options, check)
+    except GbpError as error:
+        return error
+    several = found if isinstance(found, list) else [found]
+    lines = [line for one in several for line in _lines(one, explainer, quiet)]
+    names = [[str(path) for path, _ in (*files, drawn.figure)] for files in drawn.parts]
+    records = [{**one.to_dict(), "files": files} for one, files in zip(several, names, strict=True)]
+    return _Seen(lines, records, drawn)
+
+
 def _is_model(name: str) -> bool:
     """Whether the first argument is a model: by its suffix, else by the content; what is missing counts as one."""
     path, suffix = Path(name), Path(name).suffix.lower()
@@ -154,25 +202,6 @@ def _is_model(name: str) -> bool:
     from gbp_onnx.imaging.photo import is_picture
 
     return not is_picture(path)
-
-
-def expand(names: Sequence[str]) -> list[str]:
-    """Folders become the images in them, in order of their names."""
-    found: list[str] = []
-    for name in names:
-        path = Path(name)
-        if not path.is_dir():
-            found.append(name)
-            continue
-        inside = sorted(
-            str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != "."
-        )
-        if not inside:
-            raise InputError(
-                "GBP401", "the folder holds no images", name, f"known suffixes: {' '.join(IMAGE_SUFFIXES)}"
-            )
-        found += inside
-    return found
 
 
 def _targets(texts: Sequence[str], count: int) -> list[Any]:
@@ -208,14 +237,14 @@ def _target(text: str) -> Any:
     return text
 
 
-def _lines(one: Explanation, explainer: Explainer, said: set[str], quiet: bool) -> Iterator[str]:
-    """What is said of an explanation on stderr: where it ran, predictions, warnings; each thing once."""
+def _lines(one: Explanation, explainer: Explainer, quiet: bool) -> Iterator[_Line]:
+    """What is said of an explanation on stderr: where it ran, predictions, warnings."""
     provider = f"running on {explainer.providers[0].removesuffix('ExecutionProvider')} ({explainer.provider_note})"
     summary = f"{one.source}: {one.heading}" + (f"  [{one.seen}]" if one.seen else "")
-    for line in (*(() if quiet else (provider, summary)), *(f"warning: {w}" for w in one.warnings)):
-        if line not in said or line is summary:
-            said.add(line)
-            yield line
+    if not quiet:
+        yield _Line(provider)
+        yield _Line(summary, always=True)
+    yield from (_Line(f"warning: {warning}") for warning in one.warnings)
 
 
 @contextmanager

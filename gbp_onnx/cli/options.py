@@ -14,6 +14,7 @@ __all__ = [
     "PROVIDERS",
     "RULE_NAMES",
     "explained_options",
+    "guard",
     "image_options",
     "json_option",
     "plain_console",
@@ -41,12 +42,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write the re
 
 def protect(sources: Iterable[str], outputs: Iterable[Path]) -> None:
     """Refuse to write over what was read (GBP411)."""
+    guard(sources)(outputs)
+
+
+def guard(sources: Iterable[str]) -> Callable[[Iterable[Path]], None]:
+    """`protect` for the same sources again and again, which are looked up once."""
     read = {Path(source).resolve() for source in sources}
-    for output in outputs:
-        if output.resolve() in read:
-            raise InputError(
-                "GBP411", "this file was read, it is not written over", str(output), "name another with -o"
-            )
+
+    def check(outputs: Iterable[Path]) -> None:
+        for output in outputs:
+            if output.resolve() in read:
+                raise InputError(
+                    "GBP411", "this file was read, it is not written over", str(output), "name another with -o"
+                )
+
+    return check
 
 
 def plain_console() -> Any:

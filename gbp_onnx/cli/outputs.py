@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gbp_onnx.cli.options import protect
 from gbp_onnx.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from gbp_onnx.explanation import Explanation
 
-__all__ = ["places", "write"]
+__all__ = ["Drawn", "File", "draw", "places"]
+
+File = tuple[Path, bytes]
+"""Where, and what."""
 
 FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 OTHER_SUFFIXES = tuple(".avif .bmp .eps .gif .html .json .npy .npz .onnx .pdf .svg .tif .tiff".split())  # noqa: SIM905
@@ -48,12 +51,29 @@ def places(images: Sequence[str], out: str | None) -> list[Path]:
     return found
 
 
-def write(
-    found: Explanation | list[Explanation], place: Path, options: dict[str, Any], protected: Sequence[str]
-) -> tuple[list[list[Path]], Path]:
-    """Write what was asked for, over none of the `protected` files: each explanation's files, and last the figure."""
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What is to be written of one image: (path, content) of each explanation's files, and of the figure."""
+
+    parts: list[list[File]]
+    figure: File
+
+    @property
+    def files(self) -> Iterator[File]:
+        """All of them in order, the figure last."""
+        yield from (file for files in self.parts for file in files)
+        yield self.figure
+
+
+def draw(
+    found: Explanation | list[Explanation],
+    place: Path,
+    options: dict[str, Any],
+    check: Callable[[Iterable[Path]], None],
+) -> Drawn:
+    """Draw and encode what was asked for; nothing is written. `check` raises where a path must not be written to."""
     from gbp_onnx.imaging.figure import stack
-    from gbp_onnx.imaging.write import save_png
+    from gbp_onnx.imaging.write import picture_bytes
 
     style = {"style": options["style"], "percentile": options["percentile"], "colormap": options["colormap"]}
     several = found if isinstance(found, list) else [found]
@@ -62,31 +82,31 @@ def write(
     for rank, one in enumerate(several, start=1):
         stem = place.stem if one is found else f"{place.stem}.{rank}-{_slug(one.name)}"
         planned.append(_planned(one, place.with_name(stem), options, style))
-    protect(protected, [place, *(path for files in planned for path, _ in files)])
-    written = [[save(path) for path, save in files] for files in planned]
-    return written, save_png(figures[0] if len(figures) == 1 else stack(figures), place)
+    check([place, *(path for files in planned for path, _ in files)])
+    parts = [[(path, content(path)) for path, content in files] for files in planned]
+    return Drawn(parts, (place, picture_bytes(figures[0] if len(figures) == 1 else stack(figures), place)))
 
 
 def _planned(
     one: Explanation, base: Path, options: dict[str, Any], style: dict[str, Any]
-) -> list[tuple[Path, Callable[[Path], Path]]]:
-    """The files of one explanation besides the figure, and what writes them."""
-    from gbp_onnx.imaging.write import save_png
+) -> list[tuple[Path, Callable[[Path], bytes]]]:
+    """The files of one explanation besides the figure, and what makes their content."""
+    from gbp_onnx.imaging.write import picture_bytes
 
-    files: list[tuple[Path, Callable[[Path], Path]]] = []
+    files: list[tuple[Path, Callable[[Path], bytes]]] = []
 
-    def add(suffix: str, save: Callable[[Path], Path]) -> None:
-        files.append((base.with_name(base.name + suffix), save))
+    def add(suffix: str, content: Callable[[Path], bytes]) -> None:
+        files.append((base.with_name(base.name + suffix), content))
 
     if options["raw"]:
-        add(".npz", one.save)
-        add(".json", one.save)
+        add(".npz", one.content)
+        add(".json", one.content)
     photo = _photo(one.source) if options["overlay"] else None
     for rule in one.attributions:
         if options["maps"]:
-            add(f".{rule}.png", partial(save_png, one.picture(rule, **style)))
+            add(f".{rule}.png", partial(picture_bytes, one.picture(rule, **style)))
         if photo is not None:
-            add(f".{rule}.overlay.png", partial(save_png, one.overlay(rule, whole_photo=photo, **style)))
+            add(f".{rule}.overlay.png", partial(picture_bytes, one.overlay(rule, whole_photo=photo, **style)))
     return files
 
 

@@ -99,6 +99,7 @@ def _fits(text: str, font: Font, width: float) -> bool:
     return font.getlength(text) <= width
 
 
+@lru_cache(maxsize=64)
 def _ellipsised(text: str, font: Font, width: float) -> str:
     """`text`, or as much of its beginning as fits with an ellipsis."""
     text = " ".join(text.split())

@@ -408,7 +408,10 @@ class Frame:
         """
         array = attribution if preprocess.layout == "NHWC" else np.moveaxis(attribution, 0, -1)
         order = [preprocess.channels.index(name) for name in ("L" if preprocess.channels == "L" else "RGB")]
-        return np.ascontiguousarray(array[:, :, order], dtype=np.float32)
+        rgb: NDArray[np.float32] = np.empty((*array.shape[:2], len(order)), np.float32)
+        for place, channel in enumerate(order):
+            rgb[:, :, place] = array[:, :, channel]
+        return rgb
 
 
 def _resampled(
@@ -448,34 +451,37 @@ def apply(photo: Image.Image, preprocess: Preprocess, dtype: DTypeLike) -> tuple
     if preprocess.channels == "L":
         seen = seen.convert("L").convert("RGB")
     image = np.array(seen)
-    pixels = _channels(image, preprocess.channels)
+    planes = _planes(image, preprocess.channels)
     if kind.kind in "iu":
-        values = _whole(pixels, preprocess, kind)
+        values = _whole(planes, preprocess, kind)
     else:
-        mean, std = np.array(preprocess.mean, np.float32), np.array(preprocess.std, np.float32)
-        values = ((pixels.astype(np.float32) * np.float32(preprocess.scale) - mean) / std).astype(kind)
-    if preprocess.layout == "NCHW":
-        values = np.moveaxis(values, -1, 0)
+        mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (preprocess.mean, preprocess.std))
+        real = planes.astype(np.float32)
+        real *= np.float32(preprocess.scale)
+        real -= mean
+        real /= std
+        values = real.astype(kind, copy=False)
+    if preprocess.layout == "NHWC":
+        values = np.moveaxis(values, 0, -1)
     return np.ascontiguousarray(values), Frame(image, (photo.height, photo.width), scaled, offset)
 
 
-def _channels(image: NDArray[np.uint8], channels: str) -> NDArray[np.uint8]:
-    """uint8 [H, W, C] with these channels, from RGB (grey RGB for "L"); alpha is opaque."""
-    if channels == "L":
-        return image[:, :, :1]
-    opaque = np.full((*image.shape[:2], 1), 255, np.uint8)
-    return np.concatenate([image, opaque], axis=2)[:, :, ["RGBA".index(name) for name in channels]]
+def _planes(image: NDArray[np.uint8], channels: str) -> NDArray[np.uint8]:
+    """uint8 [C, H, W] with these channels, from RGB (grey RGB for "L"); alpha is opaque."""
+    opaque = np.full(image.shape[:2], 255, np.uint8)
+    known = {"L": image[:, :, 0], **dict(zip("RGBA", (*np.moveaxis(image, -1, 0), opaque), strict=True))}
+    return np.stack([known[name] for name in channels])
 
 
-def _whole(pixels: NDArray[np.uint8], preprocess: Preprocess, kind: np.dtype[Any]) -> NDArray[Any]:
+def _whole(planes: NDArray[np.uint8], preprocess: Preprocess, kind: np.dtype[Any]) -> NDArray[Any]:
     _check_integer(preprocess)
     limits = np.iinfo(kind)
-    mean = np.array(preprocess.mean, np.int64)
+    mean = np.array(preprocess.mean, np.int64)[:, None, None]
     if (0 - mean).min() < limits.min or (255 - mean).max() > limits.max:
         what = f"pixels 0..255 minus {_short(preprocess.mean)} do not fit the model's {kind} input"
         fix = "use raw,mean=128" if kind == np.int8 else "use raw"
         raise InputError("GBP409", what, WHERE, fix)
-    return (pixels.astype(np.int64) - mean).astype(kind)
+    return (planes.astype(np.int64) - mean).astype(kind)
 
 
 Pair = tuple[int, int]

@@ -186,9 +186,18 @@ def _unit(values: NDArray[Any]) -> Array:
     return clipped
 
 
+def _quantile(values: Array, percentile: float) -> float:
+    """P_p, linear between two neighbours in order, as NumPy's: which looks for both at once, ten times as slowly."""
+    place = (values.size - 1) * (percentile / 100)
+    below = min(int(place), values.size - 1)
+    parted = np.partition(values, below, axis=None)
+    low, above = float(parted[below]), parted[below + 1 :]
+    return low + (place - below) * (float(above.min()) - low) if above.size else low
+
+
 def _peak(values: Array, percentile: float) -> float:
     """P_p of non-negative values, or their maximum where so few are above zero that P_p is none."""
-    return float(np.percentile(values, percentile)) or float(values.max())
+    return _quantile(values, percentile) or float(values.max())
 
 
 def _unsigned(values: Array, percentile: float) -> Array:
@@ -240,14 +249,14 @@ def _pair_gray(a: Array, p: float) -> Array:
     """(v - min v) / (P_p(v) - min v), clipped, v = sum over c of |a| (PAIR saliency, core/visualization.py)."""
     v = np.abs(a).sum(axis=2)
     low = float(v.min())
-    return _unit(_ratio(v - low, float(np.percentile(v, p)) - low))
+    return _unit(_ratio(v - low, _quantile(v, p) - low))
 
 
 @_style("pair-diverging", percentile=99.0, colormap="matplotlib:coolwarm")
 def _pair_diverging(a: Array, p: float) -> Array:
     """(v + s) / 2s, clipped, v = sum over c of a and s = |P_p(v)| (PAIR saliency, core/visualization.py)."""
     v = a.sum(axis=2)
-    return _unit(0.5 + 0.5 * _ratio(v, abs(float(np.percentile(v, p)))))
+    return _unit(0.5 + 0.5 * _ratio(v, abs(_quantile(v, p))))
 
 
 def _mass_threshold(values: Array, percentile: float) -> float:
@@ -371,7 +380,7 @@ def _zennit(a: Array, p: float) -> Array:
 def _xplique(a: Array, p: float) -> Array:
     """Min-max of v clipped to P_(100-p)..P_p, v = mean over c of a (Xplique, plots/image.py plot_attribution)."""
     v = a.mean(axis=2)
-    return _min_max(np.clip(v, np.percentile(v, 100 - p), np.percentile(v, p)))
+    return _min_max(np.clip(v, _quantile(v, 100 - p), _quantile(v, p)))
 
 
 @_style("omnixai", percentile=99.0, colormap=("black", "lime"))

@@ -7,11 +7,26 @@ depthwise convolutions of one tap here. Source: the runtime's NchwcTransformer, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gbp_onnx.lowering.draft import Draft, attributes
 
-__all__ = ["BLOCK", "clip", "fits", "interleave", "is_blocked", "pick", "pointwise", "relu", "sized", "spread", "total"]
+__all__ = [
+    "BLOCK",
+    "clip",
+    "fits",
+    "interleave",
+    "is_blocked",
+    "pick",
+    "pointwise",
+    "relu",
+    "sized",
+    "spread",
+    "taps",
+    "total",
+]
 
 BLOCK = 16
 """Channels of a block on the widest CPUs; others have 8."""
@@ -94,22 +109,36 @@ def pick(
     bias: float = 0.0,
 ) -> str:
     """factor * x[strides * r + offset] + bias for every place r of `size`; x is 0 where it ends."""
+    return taps(g, x, {offset: factor}, strides, size, bias)
+
+
+def taps(
+    g: Draft,
+    x: str,
+    factors: dict[tuple[int, int], float],
+    strides: tuple[int, int],
+    size: tuple[int, int],
+    bias: float = 0.0,
+) -> str:
+    """The sum of factor * x[strides * r + offset] over {offset: factor}, + bias; x is 0 where it ends."""
     channels, *space = g.space(x) or (0, 0, 0)
-    if offset == (0, 0) and strides == (1, 1) and tuple(space) == size:
+    if set(factors) == {(0, 0)} and strides == (1, 1) and tuple(space) == size:
+        factor = factors[0, 0]
         return x if factor == 1.0 and not bias else pointwise(g, x, factor, bias)
     begins, ends, kernel = [], [], []
-    for have, at, step, wanted in zip(space, offset, strides, size, strict=True):
-        begin = max(-at, 0)
-        reach = max(at, 0) + 1
+    for axis, (have, step, wanted) in enumerate(zip(space, strides, size, strict=True)):
+        begin = max(0, *(-offset[axis] for offset in factors))
+        reach = begin + 1 + max(offset[axis] for offset in factors)
         room = have + begin - (wanted - 1) * step  # what a kernel that makes `wanted` windows may span
         begins.append(begin)
-        kernel.append(max(reach, room - step + 1, 1) if room > 0 else reach)
+        kernel.append(max(reach, room - step + 1))
         ends.append(max(kernel[-1] - room, 0))
-    taps = np.zeros((channels, 1, *kernel), np.float32)
-    taps[:, :, max(offset[0], 0), max(offset[1], 0)] = factor
-    read = [x, g.constant(taps)] + ([g.constant(np.full(channels, bias))] if bias else [])
-    attrs = {"group": channels, "kernel_shape": kernel, "strides": list(strides), "pads": [*begins, *ends]}
-    return g.emit("Conv", read, sized(g, x, channels, *size), **attrs)
+    weight = np.zeros((channels, 1, *kernel), np.float32)
+    for (row, column), factor in factors.items():
+        weight[:, :, row + begins[0], column + begins[1]] = factor
+    read = [x, g.constant(weight)] + ([g.constant(np.full(channels, bias))] if bias else [])
+    attrs: dict[str, Any] = {"group": channels, "kernel_shape": kernel, "strides": list(strides)}
+    return g.emit("Conv", read, sized(g, x, channels, *size), pads=[*begins, *ends], **attrs)
 
 
 def interleave(

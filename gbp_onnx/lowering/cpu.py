@@ -1,4 +1,4 @@
-"""The form that ONNX Runtime's CPU provider runs fastest: everything in its blocked layout, masks inside convolutions."""
+"""The form for ONNX Runtime's CPU provider: everything in its blocked layout, masks inside convolutions."""
 
 from __future__ import annotations
 

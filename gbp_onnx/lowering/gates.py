@@ -51,9 +51,9 @@ def lower_sum(g: Draft, node: onnx.NodeProto) -> bool:
     if g.is_forward(end) or g.space(end) is None:
         return False
     readers = g.readers(end)
-    if len(readers) == 1 and readers[0].op_type == "Add" and g.only_read_by_one(end):
-        if g.alike(readers[0].output[0], end) and not g.is_forward(readers[0].output[0]):
-            return False  # a term of a sum, which is lowered as a whole
+    whole = readers[0].output[0] if g.only_read_by_one(end) and readers[0].op_type == "Add" else None
+    if whole is not None and g.alike(whole, end) and not g.is_forward(whole):
+        return False  # a term of a sum, which is lowered as a whole
     terms = terms_of(g, end)
     if not any(transposed_of(g, t) or pool_of(g, t) for t in terms):
         return False
@@ -156,7 +156,8 @@ def _summed(g: Draft, terms: list[str], mask: str | None, zero: Zero) -> str:
 def _takes_in(g: Draft, name: str) -> bool:
     """Whether a convolution that nothing else reads makes a tensor: it may begin with a sum."""
     node = g.node(name, "Conv")
-    alone = len(g.readers(name)) == 0 or all(r.op_type == "Add" for r in g.readers(name)) and g.only_read_by_one(name)
+    readers = g.readers(name)
+    alone = not readers or (len(readers) == 1 and readers[0].op_type == "Add")
     return node is not None and not g.is_forward(name) and not g.is_kept(name) and alone
 
 

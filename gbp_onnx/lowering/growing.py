@@ -1,4 +1,4 @@
-"""Concats that grow, as DenseNet's: every layer reads all that came before it, and every Concat begins as the one before.
+"""Concats that grow, as DenseNet's: every layer reads all before it, every Concat begins as the one before.
 
 Their cotangents come back in pieces, one for every Concat that holds a tensor, and are summed piece by piece: of L
 layers, L * L / 2 additions. Taken as Concat(the one before, what is new), each needs one cut and one addition:

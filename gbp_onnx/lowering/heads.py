@@ -1,7 +1,7 @@
 """A seed that picks one class needs no product with all classes' weights: the row of its class is looked up.
 
-    Gemm(one-hot(target), W [classes, K])                                    ->  Gather(W, target)
-    ConvTranspose(gate(y, spread evenly(one-hot(target))), W [classes, C])   ->  Gather(W, target) * [y_target > 0] / n
+Gemm(one-hot(target), W [classes, K])                                    ->  Gather(W, target)
+ConvTranspose(gate(y, spread evenly(one-hot(target))), W [classes, C])   ->  Gather(W, target) * [y_target > 0] / n
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
     if gate is not None and gate.y is not None and not (g.space(gate.y) and g.alike(gate.y, window.ct)):
         return False
     batch = (g.shape(window.ct) or (None,))[0]
-    classes, height, width = g.space(window.ct) or (0, 0, 0)
+    _, height, width = g.space(window.ct) or (0, 0, 0)
     row = g.emit("Gather", [window.weight, spread.index], (batch, window.size[0], 1, 1), axis=0)
     share = g.constant(np.float32(1) / np.float32(height * width))
     if gate is None or gate.y is None:

@@ -9,6 +9,7 @@ as a convolutional layer?"): 48 channels for F = 4. Where ct was put together fr
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gbp_onnx.lowering.blocked import sized, total
 from gbp_onnx.lowering.draft import Draft
@@ -32,34 +33,27 @@ def as_shuffled(g: Draft, t: Transposed) -> str | None:
     places = [_places(side, k, stride, p) for k, p in zip(t.kernel, t.begins, strict=True)]
     low = [min(0, *(o for _, _, o in axis)) for axis in places]
     high = [max(o for _, _, o in axis) for axis in places]
-    filters = np.zeros((channels, side, side, source[0], high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
+    spots = np.zeros((channels, side, side, source[0], high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
     for ry, ty, oy in places[0]:
         for rx, tx, ox in places[1]:
-            filters[:, ry, rx, :, oy - low[0], ox - low[1]] = weight[:, :, ty, tx].T
-    filters = filters.reshape(channels * side * side, *filters.shape[3:])
+            spots[:, ry, rx, :, oy - low[0], ox - low[1]] = weight[:, :, ty, tx].T
+    filters: NDArray[np.float32] = spots.reshape(channels * side * side, *spots.shape[3:])
     squares = (-(-t.size[1] // side), -(-t.size[2] // side))
-    step = side // stride
-    phases = g.phases.get(g.now(t.ct))
-    if phases is not None and step == 2 and set(phases) == {(a, b) for a in (0, 1) for b in (0, 1)}:
-        parts = []
-        for (a, b), phase in phases.items():
-            cut, begin = filters, []
-            for axis, at in enumerate((a, b)):
-                first = (at - low[axis]) % 2  # of the taps, those that lie in this phase
-                cut = np.take(cut, range(first, cut.shape[2 + axis], 2), axis=2 + axis)
-                begin.append((low[axis] + first - at) // 2)
-            if 0 in cut.shape:
-                continue
-            made = _conv(g, phase, cut, (begin[0], begin[1]), 1, squares)
-            if made is None:
-                return None
-            parts.append(made)
-        small = total(g, *parts)
-    else:
-        made = _conv(g, t.ct, filters, (low[0], low[1]), step, squares)
-        if made is None:
-            return None
-        small = made
+    phases = g.phases.get(g.now(t.ct), {(0, 0): t.ct})
+    known = [1 + max(at[axis] for at in phases) for axis in (0, 1)]
+    if any(side // stride % n for n in known):
+        phases, known = {(0, 0): t.ct}, [1, 1]
+    steps = (side // stride // known[0], side // stride // known[1])
+    parts = []
+    for at, phase in phases.items():
+        cut, begin = filters, []
+        for axis, (a, n) in enumerate(zip(at, known, strict=True)):
+            first = (a - low[axis]) % n  # of the taps, those that lie in this phase
+            cut = np.take(cut, range(first, cut.shape[2 + axis], n), axis=2 + axis)
+            begin.append((low[axis] + first - a) // n)
+        if cut.size:
+            parts.append(_conv(g, phase, cut, (begin[0], begin[1]), steps, squares))
+    small = total(g, *parts)
     whole = sized(g, t.ct, channels, squares[0] * side, squares[1] * side)
     image = g.emit("DepthToSpace", [small], whole, blocksize=side, mode="CRD")
     if whole[2:] != t.size[1:]:
@@ -79,15 +73,13 @@ def _places(side: int, kernel: int, stride: int, begin: int) -> list[tuple[int, 
 
 
 def _conv(
-    g: Draft, x: str, filters: np.ndarray, low: tuple[int, int], step: int, size: tuple[int, int]
-) -> str | None:
-    """x convolved with filters whose first tap sees x[step * r + low], for every r of `size`."""
+    g: Draft, x: str, filters: NDArray[np.float32], low: tuple[int, int], steps: tuple[int, int], size: tuple[int, int]
+) -> str:
+    """x convolved with filters whose first tap sees x[steps * r + low], low <= 0, for every r of `size`."""
     _, *space = g.space(x) or (0, 0, 0)
     ends = []
     for axis in (0, 1):
-        if low[axis] > 0:
-            return None
-        end = (size[axis] - 1) * step + filters.shape[2 + axis] - space[axis] + low[axis]
+        end = (size[axis] - 1) * steps[axis] + filters.shape[2 + axis] - space[axis] + low[axis]
         if end < 0:  # taps of zero use up what is left over
             grown = [(0, 0)] * 4
             grown[2 + axis] = (0, -end)
@@ -98,6 +90,6 @@ def _conv(
         [x, g.constant(filters)],
         sized(g, x, filters.shape[0], *size),
         kernel_shape=list(filters.shape[2:]),
-        strides=[step, step],
+        strides=list(steps),
         pads=[-low[0], -low[1], *ends],
     )

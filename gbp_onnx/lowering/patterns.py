@@ -100,7 +100,9 @@ def terms_of(g: Draft, name: str) -> list[str]:
     while waiting:
         current = waiting.pop()
         node = g.node(current, "Add")
-        inside = node is not None and not g.is_forward(current) and (current == g.now(name) or g.only_read_by_one(current))
+        inside = (
+            node is not None and not g.is_forward(current) and (current == g.now(name) or g.only_read_by_one(current))
+        )
         same = inside and node is not None and all(g.alike(t, current) for t in g.inputs(node))
         if node is None or not same:
             found.append(current)
@@ -164,7 +166,14 @@ def _cut(g: Draft, node: onnx.NodeProto) -> tuple[int, int] | None:
     if node.op_type == "Pad":
         pads = g.value(node.input[1])
         plain = attributes(node).get("mode", b"constant") == b"constant"
-        if pads is None or not plain or len(node.input) > 3 or pads.size != 8 or (pads > 0).any() or pads[[0, 1, 4, 5]].any():
+        if (
+            pads is None
+            or not plain
+            or len(node.input) > 3
+            or pads.size != 8
+            or (pads > 0).any()
+            or pads[[0, 1, 4, 5]].any()
+        ):
             return None
         return int(-pads[2]), int(-pads[3])
     starts, axes = g.value(node.input[1]), g.value(node.input[3]) if len(node.input) > 3 else None

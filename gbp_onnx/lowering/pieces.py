@@ -1,4 +1,4 @@
-"""The cotangent of a Concat goes back in pieces. A Split leaves the blocked layout, so that it is avoided, or put off."""
+"""The cotangent of a Concat goes back in pieces: a Split leaves the blocked layout, so it is avoided, or put off."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def _gate_whole(g: Draft, node: onnx.NodeProto, gates: _Gates, pieces: list[int]
         mask = g.emit("And", [mask, below], shape, bool_)
     ct = g.emit("Relu", [whole.ct], shape) if whole.clamps else whole.ct
     gated = g.emit("Where", [mask, ct, zero], shape)
-    parts = g.emit_many(
-        "Split", [gated, *node.input[1:]], [g.shape(o) for o in node.output], axis=1
-    )
+    parts = g.emit_many("Split", [gated, *node.input[1:]], [g.shape(o) for o in node.output], axis=1)
     for end, part in zip(gates.ends, parts, strict=True):
         g.replace(end, part)
     return True

@@ -8,7 +8,8 @@ tap after tap takes it where its value is the maximum, and leaves the rest to th
                                                     (scaled after the difference, which large numbers survive)
     g_i = rest * m_i;  rest = rest - g_i            the last tap takes what is left
 
-Where the input cannot be negative, zeros may stand for the padding: they equal a maximum only where that is 0.
+The m_i depend on no cotangent: rules and targets share them. Where the input cannot be negative, zeros may stand for
+the padding: they equal a maximum only where that is 0.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from gbp_onnx.lowering.blocked import clip, fits, pick, pointwise, relu, sized, total
 from gbp_onnx.lowering.draft import Draft
-from gbp_onnx.lowering.masks import SHUT, Gated, factor
+from gbp_onnx.lowering.masks import Gated, factor
 from gbp_onnx.lowering.patterns import Pool
 
 __all__ = ["Zero", "pool_phases"]
 
 _STEEP = 2.0**90
+_LEAST = 2.0**-88
 
 
 class Zero(Enum):
@@ -41,19 +45,20 @@ class Zero(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Windows along one axis. `value(i)`: what tap i sees, negative, shaped as the maxima; `inside(i)`: 0, and 2^60
-    where that tap lies in the padding at the begin, or None where none does.
-    """
+    """Windows along one axis. `value(i)`: what tap i sees, negative, shaped as the maxima; `axis`: 0 or 1."""
 
     kernel: int
     stride: int
     begin: int
+    axis: int
     value: Callable[[int], str]
-    inside: Callable[[int], str | None]
 
 
-def pool_phases(g: Draft, pool: Pool, zero: Zero) -> dict[tuple[int, int], str] | None:
-    """The cotangent of a pool's input in phases of its strides; None where the sizes do not fit."""
+def pool_phases(g: Draft, pool: Pool, zero: Zero, begin: str | None = None) -> dict[tuple[int, int], str] | None:
+    """The cotangent of a pool's input in phases of its strides; None where the sizes do not fit.
+
+    `begin`: a tensor that the sum may begin with, where there is one phase.
+    """
     size, small = g.space(pool.y), g.space(pool.p)
     if size is None or small is None or not fits(g, pool.y):
         return None
@@ -62,85 +67,53 @@ def pool_phases(g: Draft, pool: Pool, zero: Zero) -> dict[tuple[int, int], str] 
     end = (ow - 1) * sw + kw - width - pw
     if pw >= kw or ph >= kh or end >= kw or (end < 0 and (width + pw - kw) // sw + 1 != ow):
         return None
-    ct = pool.ct
+    ct, y, maxima = pool.ct, pool.y, pool.p
     if zero is Zero.DROP:
-        ct = g.emit("Mul", [ct, factor(g, Gated(pool.p))], g.shape(pool.p))
-    zero = Zero.ANYWHERE if zero is Zero.DROP else zero
-    rows = g.emit(
-        "MaxPool",
-        [pool.y],
-        sized(g, pool.y, channels, height, ow),
-        kernel_shape=[1, kw],
-        strides=[1, sw],
-        pads=[0, pw, 0, max(end, 0)],
-    )
-    ones = clip(g, pointwise(g, pool.y, 1.0, 1.0), 1.0, 1.0) if zero is Zero.FIRST and (ph or pw) else ""
+        ct = g.emit("Mul", [ct, factor(g, Gated(maxima))], g.shape(maxima))
+    elif zero is Zero.FIRST and (ph or pw):  # every value above the zeros of the padding
+        y, maxima = (clip(g, pointwise(g, t, 1.0), _LEAST, float(np.finfo(np.float32).max)) for t in (y, maxima))
+    pads = [0, pw, 0, max(end, 0)]
+    shape = sized(g, y, channels, height, ow)
+    rows = g.emit("MaxPool", [y], shape, kernel_shape=[1, kw], strides=[1, sw], pads=pads)
+    upright = _Line(kh, sh, ph, 0, lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -1.0))
+    shares = _shares(g, ct, maxima, upright)
     high = -(-height // sh), -(-width // sw)
-
-    def padding(source: str, offset: tuple[int, int], strides: tuple[int, int], shape: tuple[int, int]) -> str:
-        # Clipped, so that no sum joins this convolution: the runtime would add its bias last, and round.
-        return clip(g, pick(g, source, offset, strides, shape, -SHUT, SHUT), 0.0, SHUT)
-
-    upright = _Line(
-        kh,
-        sh,
-        ph,
-        lambda i: pick(g, rows, (i - ph, 0), (sh, 1), (oh, ow), -1.0),
-        lambda i: padding(ones, (i - ph, 0), (sh, sw), (oh, ow)) if ones and i < ph else None,
-    )
     found: dict[tuple[int, int], str] = {}
-    parts = _shares(g, ct, pool.p, upright)
     for a in range(sh):
-        below = _phase(g, parts, upright, a, (high[0], ow), upright=True)
-        level = _level(g, pool, rows, a, high[0], ow, padding if ones else None, ones)
-        maxima = pick(g, rows, (a, 0), (sh, 1), (high[0], ow))
-        across = _shares(g, below, maxima, level)
+        below = _phase(g, shares, upright, a, (high[0], ow))
+        level = _level(g, pool, y, a, (high[0], ow))
+        across = _shares(g, below, pick(g, rows, (a, 0), (sh, 1), (high[0], ow)), level)
         for b in range(sw):
-            found[a, b] = _phase(g, across, level, b, high, upright=False)
+            found[a, b] = _phase(g, across, level, b, high, begin if sh == sw == 1 else None)
     return found
 
 
-def _level(
-    g: Draft,
-    pool: Pool,
-    rows: str,
-    a: int,
-    high: int,
-    ow: int,
-    padding: Callable[[str, tuple[int, int], tuple[int, int], tuple[int, int]], str] | None,
-    ones: str,
-) -> _Line:
-    """The windows along the rows of phase a."""
-    kw, (sh, sw), pw = pool.kernel[1], pool.strides, pool.begins[1]
-    return _Line(
-        kw,
-        sw,
-        pw,
-        lambda j: pick(g, pool.y, (a, j - pw), (sh, sw), (high, ow), -1.0),
-        lambda j: padding(ones, (a, j - pw), (sh, sw), (high, ow)) if padding is not None and j < pw else None,
-    )
+def _level(g: Draft, pool: Pool, y: str, a: int, size: tuple[int, int]) -> _Line:
+    """The windows along the rows a, a + stride, ..."""
+    kw, strides, pw = pool.kernel[1], pool.strides, pool.begins[1]
+    return _Line(kw, strides[1], pw, 1, lambda j: pick(g, y, (a, j - pw), strides, size, -1.0))
 
 
 def _shares(g: Draft, ct: str, maxima: str, line: _Line) -> list[str]:
     """What each tap takes of ct."""
     shares, rest = [], ct
     for i in range(line.kernel - 1):
-        padded = line.inside(i)
-        above = maxima if padded is None else total(g, maxima, padded)
-        equal = relu(g, pointwise(g, total(g, above, line.value(i)), -_STEEP, 1.0))
+        equal = relu(g, pointwise(g, total(g, maxima, line.value(i)), -_STEEP, 1.0))
         shares.append(g.emit("Mul", [rest, equal], g.shape(rest)))
         rest = total(g, rest, pointwise(g, shares[-1], -1.0))
     return [*shares, rest]
 
 
-def _phase(g: Draft, shares: Sequence[str], line: _Line, phase: int, size: tuple[int, int], upright: bool) -> str:
+def _phase(
+    g: Draft, shares: Sequence[str], line: _Line, phase: int, size: tuple[int, int], begin: str | None = None
+) -> str:
     """The sum of what the taps bring to one phase of an axis, each moved to where it lies."""
-    moved = []
+    moved = [] if begin is None else [begin]
     for i, share in enumerate(shares):
         step, other = divmod(phase - i + line.begin, line.stride)
         if other == 0:
-            moved.append(pick(g, share, (step, 0) if upright else (0, step), (1, 1), size))
+            moved.append(pick(g, share, (step, 0) if line.axis == 0 else (0, step), (1, 1), size))
     if not moved:
         return pointwise(g, pick(g, shares[0], (0, 0), (1, 1), size), 0.0)
-    moved.sort(key=lambda name: name not in shares)  # a tap that stays in place needs no node, and begins the sum
+    moved.sort(key=lambda name: name != begin and name not in shares)  # what stays in place is no node: it comes first
     return total(g, *moved)

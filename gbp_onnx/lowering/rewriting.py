@@ -1,4 +1,4 @@
-"""A rewrite: what it turns into what, where, and its switch. A lowering is a tuple of them, applied one after another."""
+"""A rewrite: what it turns into what, where, and its switch. A lowering is a tuple of them, applied in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factors of channels, as BatchNormalization leaves them, as depthwise convolutions: they take in the sum beside them."""
+"""Factors of channels, as BatchNormalization leaves them, as depthwise convolutions that take in a sum."""
 
 from __future__ import annotations
 

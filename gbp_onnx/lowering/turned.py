@@ -7,6 +7,7 @@ and the file holds no copy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -105,12 +106,13 @@ def _conv(g: Draft, t: Transposed, x: str) -> str | None:
     if min(*begins, *ends) < 0:
         return None
     weight = _turned(g, t, [(k - 1, 0, 1) for k in t.kernel])
-    attrs = {"kernel_shape": list(t.kernel), "dilations": list(t.dilations), "pads": [*begins, *ends], "group": t.group}
+    attrs: dict[str, Any] = {"kernel_shape": list(t.kernel), "dilations": list(t.dilations), "group": t.group}
+    attrs["pads"] = [*begins, *ends]
     return g.emit("Conv", [x, weight], sized(g, x, *t.size), **attrs)
 
 
 def _turned(g: Draft, t: Transposed, cuts: Sequence[tuple[int, int, int]]) -> str:
-    """The weight [I, O/group, taps...] from [O, I/group, kh, kw]; of each axis the taps last, last - step, ... first."""
+    """The weight [I, O/group, taps...] from [O, I/group, kh, kw]; of each axis the taps last, last - step... first."""
     name, (o, i, kh, kw) = t.weight, g.shape(t.weight) or (0, 0, 0, 0)
     if t.group == 1:
         name = g.emit("Transpose", [name], (i, o, kh, kw), perm=[1, 0, 2, 3])
