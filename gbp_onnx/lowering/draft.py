@@ -22,6 +22,8 @@ Shape = tuple[Any, ...]
 """Sizes: int where known, str or None where open."""
 
 MARK = "gbp.vjp_of"
+PROBES = ("gbp.explained", "gbp.seed", "gbp.seed_at_explained")
+"""Metadata that names tensors, which are asked for later on (see `probes`)."""
 
 
 class Draft:
@@ -47,7 +49,9 @@ class Draft:
         self.named = {n.name: n for n in self.nodes if n.name and not is_backward(n)}
         """Forward nodes by name."""
         self._shape_cotangents()
-        self.outputs = {o.name for o in model.graph.output}
+        asked = [e.value for e in model.metadata_props if e.key in PROBES and e.value in self.maker]
+        self.outputs = dict.fromkeys((*(o.name for o in model.graph.output), *asked))
+        """What the model returns, or is asked for."""
         self._captured = {name for n in self.nodes for name in captured_names(n)}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
@@ -212,7 +216,7 @@ class Draft:
         ordered, makers = [], {o: n for n in self.nodes for o in n.output if o}
         placed: set[int] = set()
         forward = [n for n in self.nodes if not is_backward(n)]
-        for root in (*(o for n in forward for o in n.output if o), *(o.name for o in self.model.graph.output)):
+        for root in (*(o for n in forward for o in n.output if o), *self.outputs):
             ordered += _behind(root, makers, placed)
         for node in reversed(ordered):
             if not is_backward(node) or any(o in needed for o in node.output):
