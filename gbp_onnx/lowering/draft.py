@@ -326,8 +326,10 @@ class Draft:
 
 
 def is_backward(node: onnx.NodeProto) -> bool:
-    """Whether a node belongs to a derivative, or to the seed."""
-    return any(p.key == MARK for p in node.metadata_props) or node.name.startswith("grad/")
+    """Whether a node belongs to a derivative, or to the seed, whose nodes are called after what they make."""
+    if any(p.key == MARK for p in node.metadata_props):
+        return True
+    return node.name.startswith("grad/") and any(o and node.name.startswith(o) for o in node.output)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
