@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
-from gbp_onnx.lowering import REWRITES, lower
-from tests.lowering_nets import RULES, Net, agree, attributions, fired, lowered, portable, run
+from gbp_onnx.lowering import REWRITES
+from tests.lowering_nets import RULES, Net, agree, fired, lowered, portable
 
 Array = NDArray[Any]
 EVERY_LEVEL = ("all", "extended", "none")
@@ -431,3 +430,58 @@ def test_the_maps_of_the_cuda_form_are_the_portable_ones(net: Case) -> None:
     assert sum(fired(other).values()) > 0
     onnx.checker.check_model(other, full_check=True)
     agree(built, other, images(made, levels=net.levels), ("all", "none"))
+
+
+# --- switches -----------------------------------------------------------------------------------------------------
+
+WITH: dict[tuple[str, str], str] = {
+    ("cpu", "rows"): "head/transB 0",
+    ("cpu", "classifiers"): "head/conv, rectified",
+    ("cpu", "scales"): "norm/with negative and zero factors",
+    ("cpu", "growing"): "growing/4 layers",
+    ("cpu", "pieces"): "concat/inception, strided",
+    ("cpu", "gates"): "concat/fire and pool",
+    ("cpu", "sums"): "residual/inverted, depthwise, capped",
+    ("cuda", "rows"): "head/transB 0",
+    ("cuda", "classifiers"): "head/conv, capped",
+    ("cuda", "growing"): "growing/4 layers",
+    ("cuda", "turned"): "concat/inception, strided",
+    ("cuda", "masks"): "residual/inverted, depthwise, capped",
+}
+"""A network in which each rewrite finds a place."""
+
+
+def test_every_rewrite_has_a_switch_that_is_tested() -> None:
+    assert set(WITH) == {(form, rewrite.name) for form, rewrites in REWRITES.items() for rewrite in rewrites}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("form", "name"), WITH)
+def test_each_rewrite_by_itself_and_all_others_without_it(form: str, name: str, rule: str) -> None:
+    net = next(c for c in CASES if c.name == WITH[form, name])
+    made = net.make()
+    built = portable(made.model(), rule)
+    others = {r.name for r in REWRITES[form]} - {name}
+    alone, without = lowered(built, form, others), lowered(built, form, {name})
+    assert set(fired(alone)) == ({name} if (name, rule) != ("masks", "deconvnet") else set())
+    assert name not in fired(without)
+    assert fired(without)
+    for other in (alone, without):
+        agree(built, other, images(made, levels=net.levels), EVERY_LEVEL)
+
+
+def test_without_all_rewrites_nothing_changes() -> None:
+    built = portable(next(c for c in CASES if c.name == "concat/fire and pool").make().model())
+    for form, rewrites in REWRITES.items():
+        other = lowered(built, form, {r.name for r in rewrites})
+        assert fired(other) == {}
+        assert {n.name: n for n in other.graph.node} == {n.name: n for n in built.graph.node}
+        assert list(other.graph.initializer) == list(built.graph.initializer)
+
+
+def test_copies_of_weights_are_counted() -> None:
+    made = Net()
+    made.head(made.block(made.block("x", 16), 32, 3, 2))  # the image's convolution is made anew: it is no copy
+    built = lowered(portable(made.model(), "guided"))
+    weights = json.loads(next(e.value for e in built.metadata_props if e.key == "gbp.rewrites"))["weights"]
+    assert weights == 16 * 32 * 9
