@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 
 from gbp_onnx.errors import InputError, ModelError
-from gbp_onnx.graph.files import serialised
-from gbp_onnx.probes import forward_part, with_probes, with_seed_input
-from gbp_onnx.runtime.providers import Choice
-from gbp_onnx.runtime.session import Copies, Session
+from gbp_onnx.runtime.providers import CPU
+from gbp_onnx.runtime.session import Session
+from gbp_onnx.seeds import near_one, times_power
+from gbp_onnx.variants import PORTABLE, Loading, Shaped, Variants
 
 __all__ = ["BatchResult", "BatchRunner", "Feeds"]
 
@@ -39,32 +37,21 @@ class BatchResult:
 class BatchRunner:
     """Runs a built explainer. Thread-safe."""
 
-    def __init__(
-        self,
-        built: onnx.ModelProto,
-        rules: Sequence[str],
-        choice: Choice,
-        where: str,
-        folder: Path | None = None,
-        copies: Copies = Copies.ALL,
-        threads: int = 0,
-    ) -> None:
-        self._built, self._choice, self._where, self._threads = built, choice, where, threads
+    def __init__(self, built: onnx.ModelProto, rules: Sequence[str], loading: Loading, key: str = "") -> None:
+        """`built`: made its own; the probes become outputs of it. `key`: what it is kept under, see `Variants`."""
+        self._where = loading.where
         props = {e.key: e.value for e in built.metadata_props}
-        inputs, outputs = (_names(props, key, where) for key in ("gbp.inputs", "gbp.outputs"))
+        inputs, outputs = (_names(props, key, loading.where) for key in ("gbp.inputs", "gbp.outputs"))
         self.image_input, self._target_input, self.output = inputs["image"], inputs["target"], props["gbp.output"]
-        self._attributions = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
-        own = {o.name for o in built.graph.output} - set(outputs.values()) | {self.output}
+        self.maps = {r: next(v for k, v in outputs.items() if k.startswith(f"attribution_{r}")) for r in rules}
+        """The names of the attributions, by rule."""
         self._terms: list[float] = json.loads(props.get("gbp.output_terms", "[1.0, 0.0]"))
-        self._probes = with_probes(built)
-        self._folder, self._copies = folder, copies
-        self._session = self._start(built)
-        self._seeded: tuple[Session, str] | None = None
-        self._forward: Session | None = None
-        self._lock = threading.Lock()
-        self.outputs = {n: s for n, s in self._session.output_shapes.items() if n in own}
+        self._seed = props["gbp.seed"]
+        self._variants = Variants(built, loading, key)
+        self._probes, self._session = self._variants.probes, self._variants.first
+        self.outputs = self._variants.outputs
         """The declared shapes of the model's own outputs, and of the inner tensor that targets point into."""
-        self.shape = self._session.input_shapes[self.image_input]
+        self.shape = self._variants.inputs[self.image_input]
         """The image input's declared shape: sizes, symbols or None."""
         self.batched = bool(json.loads(props["gbp.batched"]))
         """Whether the image input has a batch axis."""
@@ -84,10 +71,16 @@ class BatchRunner:
     @property
     def classes(self) -> int | None:
         """The number of values of the output for each image; None where the file does not say."""
-        sizes = list(self._session.output_shapes.get(self.output) or ())
-        if sizes and (sizes[0] == 1 or not self._single):
-            del sizes[0]
-        return int(np.prod(sizes)) if sizes and all(isinstance(d, int) and d > 0 for d in sizes) else None
+        sizes = self._sizes_of_one()
+        return int(np.prod(sizes)) if sizes else None
+
+    def session_for(self, shapes: Mapping[str, Shaped], floats: bool) -> tuple[Session, str]:
+        """The session for inputs of these shapes, and the name of its input for the target: int64 indices, or floats of
+        the output's shape.
+        """
+        if floats:
+            return self._variants.for_seeds(shapes), self._seed
+        return self._variants.for_targets(shapes), self._target_input
 
     def count(self, feeds: Feeds) -> int:
         """The number of images in a batch."""
@@ -103,13 +96,9 @@ class BatchRunner:
 
     def image_shape(self, feeds: Feeds) -> tuple[int, ...]:
         """The shape of one image's output; the model runs once where its file does not say."""
-        known = self._session.output_shapes.get(self.output) or []
-        if (
-            len(known) > 1
-            and (known[0] == 1 or not self._single)
-            and all(isinstance(d, int) and d > 0 for d in known[1:])
-        ):
-            return tuple(known[1:])
+        sizes = self._sizes_of_one()
+        if sizes and self.outputs[self.output] != list(sizes):
+            return sizes
         one = {n: v[:1] if self.batched and len(v) == self.count(feeds) else v for n, v in feeds.items()}
         return self.forward(one)[self.output].shape or (1,)
 
@@ -120,34 +109,65 @@ class BatchRunner:
         """
         fixed = self._fixed_batch or 1
         full = {n: np.repeat(v, fixed, axis=0) if fixed > 1 and len(v) == 1 else v for n, v in feeds.items()}
-        found = {n: v for n, v in self._forward_session().run(full).items() if isinstance(v, np.ndarray)}
+        found = {n: v for n, v in self._variants.forward().run(full).items() if isinstance(v, np.ndarray)}
         return {n: v[0] if v.shape[:1] == (fixed,) and self._has_batch_axis(n, v) else v for n, v in found.items()}
 
-    def run(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+    def run_several(self, feeds: Feeds, targets: NDArray[Any]) -> list[BatchResult]:
+        """The results of several targets of one image, from one forward pass, where the explainer was built for so
+        many. `targets`: int64, flat indices into the image's output; -1: its largest value, -2: the second largest...
+        """
+        found = self._found(self._variants.for_targets, feeds, {**feeds, self._target_input: targets.astype(np.int64)})
+        values = self._values(found, 1)
+        explained, at = (
+            np.asarray(found[name], np.float64).reshape(rows, -1)
+            for name, rows in zip(self._probes, (1, len(targets)), strict=True)
+        )
+        scalars = np.where(at != 0, explained * at, 0.0).sum(axis=1)
+        rows = [slice(k, k + 1) if self.batched else k for k in range(len(targets))]
+        return [
+            BatchResult(values, {r: found[n][row] for r, n in self.maps.items()}, scalars[k : k + 1])
+            for k, row in enumerate(rows)
+        ]
+
+    def run(self, feeds: Feeds, seeds: NDArray[Any], maps_only: bool = False) -> BatchResult:
         """Run a batch in pieces of the size that the model's batch axis takes, or that suits the provider.
 
         `seeds`: int64 [N], flat indices into each image's output (-1: its largest value), or float [N, ...].
+        `maps_only`: values and scalars are not asked for; they may be empty and NaN then.
         """
         count, fixed = len(seeds), self._fixed_batch
         # On the CPU image after image is faster than a large batch, whose intermediates fall out of the cache.
-        step = fixed or (1 if self.providers[0] == "CPUExecutionProvider" else 8)
+        step = fixed or (1 if self.providers[0] == CPU else min(count, 8))
         if count == step or not self.batched or (fixed is None and len(feeds) > 1):
-            return self._run_piece(feeds, seeds)
+            return self._run_piece(feeds, seeds, maps_only)
         pieces = []
         for start in range(0, count, step):
             rows = np.minimum(np.arange(start, start + step), count - 1)  # filled up with the last image
             part = {name: value[rows] if len(value) == count else value for name, value in feeds.items()}
-            pieces.append(self._run_piece(part, seeds[rows]))
+            pieces.append(self._run_piece(part, seeds[rows], maps_only))
         return BatchResult(
             np.concatenate([p.values for p in pieces])[:count],
-            {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self._attributions},
+            {r: np.concatenate([p.attributions[r] for p in pieces])[:count] for r in self.maps},
             np.concatenate([p.explained for p in pieces])[:count],
         )
+
+    def _sizes_of_one(self) -> tuple[int, ...] | None:
+        """The shape of one image's output, without a batch axis; None where the file does not say."""
+        dims = list(self.outputs.get(self.output) or ())
+        if dims and (dims[0] == 1 or not self._single):
+            del dims[0]
+        sizes = tuple(d for d in dims if isinstance(d, int) and d > 0)
+        return sizes if len(sizes) == len(dims) else None
 
     @property
     def _fixed_batch(self) -> int | None:
         size = self.shape[0] if self.batched else None
         return size if isinstance(size, int) and size > 0 else None
+
+    @property
+    def takes_one(self) -> bool:
+        """Whether a single image fills a run: the file fixes no larger batch."""
+        return self._fixed_batch in (None, 1)
 
     @property
     def _single(self) -> bool:
@@ -161,59 +181,77 @@ class BatchRunner:
             return True
         return isinstance(known[0], int) or value.ndim > 2
 
-    def _run_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
-        session, count = self._session, len(seeds)
+    def _run_piece(self, feeds: Feeds, seeds: NDArray[Any], maps_only: bool) -> BatchResult:
+        if maps_only and seeds.dtype.kind != "f" and seeds.min() >= 0:
+            session = self._variants.for_classes(feeds)
+            found = None if session is None else self._maps_of(session, feeds, seeds)
+            if found is not None:
+                return BatchResult(np.empty((len(seeds), 0)), found, np.full(len(seeds), np.nan))
+        return self._whole_piece(feeds, seeds)
+
+    def _maps_of(self, session: Session, feeds: Feeds, seeds: NDArray[Any]) -> dict[str, NDArray[np.float32]] | None:
+        """The attributions of classes, from a session that returns them alone; None where a lowered form may fail."""
+        found = session.run({**feeds, self._target_input: seeds.astype(np.int64)}, list(self.maps.values()))
+        if self._variants.is_lowered and not all(map(_is_tame, found.values())):
+            return None
+        return {rule: found[name] for rule, name in self.maps.items()}
+
+    def _whole_piece(self, feeds: Feeds, seeds: NDArray[Any]) -> BatchResult:
+        session, count, powers = self._variants.for_targets, len(seeds), np.zeros(len(seeds), np.intc)
         if seeds.dtype.kind == "f":
-            session, name = self._seeded_session()
-            known, kind = session.output_shapes.get(self.output), session.input_types[name] or np.dtype(np.float32)
+            session = self._variants.for_seeds
+            known, kind = self.outputs.get(self.output), self._variants.seed_type
+            seeds, powers = near_one(seeds)
             whole = seeds[0] if self._single and known is not None and len(known) == seeds.ndim - 1 else seeds
-            extra = {name: whole.astype(kind)}
+            given = {**feeds, self._seed: whole.astype(kind)}
         else:
-            extra = {self._target_input: seeds.astype(np.int64)}
-        found = session.run({**feeds, **extra}, list(dict.fromkeys((self.output, *self._probes, *self._maps))))
+            given = {**feeds, self._target_input: seeds.astype(np.int64)}
+        found = self._found(session, feeds, given)
+        values = self._values(found, count)
+        return BatchResult(
+            values,
+            {rule: times_power(found[name], powers) for rule, name in self.maps.items()},
+            times_power(self._explained(found, values, seeds), powers),
+        )
+
+    def _found(
+        self, session: Callable[..., Session], feeds: Feeds, given: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """What a session returns; that of the portable form, where a lowered one may be wrong."""
+        names = dict.fromkeys((self.output, *self._probes, *self.maps.values()))
+        wanted = [name for name in names if name in self._variants.returned]
+        found = session(feeds).run(given, wanted)
+        if self._variants.is_lowered and not all(_is_tame(found[name]) for name in self.maps.values()):
+            found = session(feeds, PORTABLE).run(given, wanted)
+        return found
+
+    def _values(self, found: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
+        """The output's values for each of `count` images, real numbers."""
         output = found[self.output]
         if self._terms != [1.0, 0.0]:  # integers: the real numbers that they stand for
             output = (output.astype(np.float32) - np.float32(self._terms[1])) * np.float32(self._terms[0])
-        explained, at = (np.asarray(found[name], np.float64) for name in self._probes)
         dropped = self._single and output.shape[:1] != (1,)  # the export has no batch axis at its output
         values = output[None] if dropped else output.reshape(count, *output.shape[1:])
-        return BatchResult(
-            values if values.ndim > 1 else values[:, None],
-            {rule: found[name] for rule, name in self._attributions.items()},
-            np.where(at != 0, explained * at, 0.0).reshape(count, -1).sum(axis=1),
-        )
+        return values if values.ndim > 1 else values[:, None]
 
-    @property
-    def _maps(self) -> tuple[str, ...]:
-        return tuple(self._attributions.values())
+    def _explained(
+        self, found: Mapping[str, NDArray[Any]], values: NDArray[Any], seeds: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """Each image's explained scalar: the explained tensor times the seed in front of it, summed.
 
-    def _forward_session(self) -> Session:
-        with self._lock:
-            if self._forward is None:
-                self._forward = self._start(forward_part(self._built, self.outputs))
-            return self._forward
-
-    def _seeded_session(self) -> tuple[Session, str]:
-        with self._lock:
-            if self._seeded is None:
-                double = self._session.output_types[self.output] == np.float64
-                model, name = with_seed_input(self._built, double)
-                self._seeded = (self._start(model), name)
-            return self._seeded
-
-    def _start(self, model: onnx.ModelProto) -> Session:
-        data = serialised(model, self._where)
-        return Session(
-            data,
-            self._choice,
-            threads=self._threads,
-            where=self._where,
-            folder=self._folder,
-            copies=self._copies,
-        )
+        A lowered file that has lost that seed takes indices alone: they say the place, unless the shapes differ (NaN).
+        """
+        explained, at = (None if found.get(n) is None else np.asarray(found[n], np.float64) for n in self._probes)
+        if explained is not None and at is not None:
+            return np.asarray(np.where(at != 0, explained * at, 0.0).reshape(len(seeds), -1).sum(axis=1))
+        flat = values.reshape(len(values), -1)
+        index = np.where(seeds < 0, flat.argmax(axis=1), seeds).astype(int)
+        if explained is None or explained.size != flat.size or index.max() >= flat.shape[1]:
+            return np.full(len(seeds), np.nan)
+        return np.asarray(explained.reshape(flat.shape)[np.arange(len(flat)), index])
 
     def _typed(self, name: str, array: NDArray[Any], kind: np.dtype[Any] | None) -> NDArray[Any]:
-        shape = self._session.input_shapes[name]
+        shape = self._variants.inputs[name]
         fits = array.ndim == len(shape) and all(
             not isinstance(d, int) or d < 1 or d == n for d, n in zip(shape[1:], array.shape[1:], strict=True)
         )
@@ -224,6 +262,15 @@ class BatchRunner:
             what = f"input {name!r} takes {kind}, not {array.dtype}"
             raise InputError("GBP405", what, self._where, "round and convert the array first")
         return array if kind is None else array.astype(kind, copy=False)
+
+
+_TAME = 1e12
+"""Maps beyond may come of cotangents for which the masks of a lowered form are not exact (1e18); of seeds around 1."""
+
+
+def _is_tame(attribution: NDArray[np.float32]) -> bool:
+    """Whether a map is finite and of a size that a lowered form gets right."""
+    return bool(max(attribution.max(initial=0), -attribution.min(initial=0)) <= _TAME)
 
 
 def _names(props: Mapping[str, str], key: str, where: str) -> dict[str, str]:

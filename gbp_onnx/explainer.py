@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from gbp_onnx import bundled
 from gbp_onnx.batch import BatchResult, BatchRunner, Feeds
 from gbp_onnx.errors import GbpError, InputError
 from gbp_onnx.explanation import Explanation, top_predictions
-from gbp_onnx.graph.external import bytes_outside
-from gbp_onnx.graph.files import ModelFile, ModelSource, read_model
-from gbp_onnx.graph.precision import has_bfloat16, without_bfloat16
+from gbp_onnx.graph.files import ModelSource
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.looks import Looks
 from gbp_onnx.many import attempt, with_targets
+from gbp_onnx.on_device import attributions_on_device
+from gbp_onnx.opened import DEFAULT_RULES, Opened
 from gbp_onnx.pipeline import in_order, workers_beside
-from gbp_onnx.rules import RULES, check_rectify, check_rules
+from gbp_onnx.rules import check_rectify
+from gbp_onnx.runtime.binding import is_value
 from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
-from gbp_onnx.runtime.session import Copies
 from gbp_onnx.seeds import Target, one_each, resolve
-from gbp_onnx.target import build_loaded, is_explainer
 from gbp_onnx.targets.scalar import Scalar, target_index
+from gbp_onnx.together import Together
 from gbp_onnx.types import Preprocess
 from gbp_onnx.version import package_version
 
 __all__ = ["Explainer"]
-
-DEFAULT_RULES = ("guided",)
-LOW_MEMORY_FROM = 1 << 30
-"""Bytes of weights on disk: beyond, copies in faster layouts cost more memory and start-up time than they are worth."""
 
 
 class Explainer:
@@ -52,8 +46,12 @@ class Explainer:
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
     `build`; a built explainer has made its choice. `low_memory`: whether ONNX Runtime makes no copies of weights,
     in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 128 MiB or more,
-    and external data, are read where they lie: they must stay while the explainer lives. `threads`: of ONNX Runtime for
-    one image, 0 = its own choice; 1 is the fastest for `explain_many`.
+    and external data, are read where they lie: they must stay while the explainer lives. `lowering`: the form of the
+    backward part, as for `build`; "auto" is the one that the provider in use runs fastest (the portable one under
+    `low_memory`). A built explainer that is portable is lowered here, one that is lowered stays as it is. `threads`: of
+    ONNX Runtime for one image, 0 = its own choice; 1 is the fastest for `explain_many`.
+    `cache`: whether what is built of a model file is kept for its next
+    start, without its weights (see docs/running.md; the environment's GBP_CACHE names the folder, or "off").
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.
@@ -74,43 +72,27 @@ class Explainer:
         explain: str = "logit",
         rectify: Iterable[str] = (),
         low_memory: bool | None = None,
+        lowering: str = "auto",
         threads: int = 0,
+        cache: bool = True,
     ) -> None:
-        asked = None if rules is None else check_rules(rules)
         given = None if preprocess is None else parse_preprocess(preprocess)
-        source: ModelSource = bundled.model_path() if model is None else model
-        self._rebuild: Callable[[str, str], onnx.ModelProto] | None = None
-        read = partial(read_model, source, leave=True, whole_below=0 if low_memory else None)
-        file: ModelFile = read()
         self._choice = choose_providers(providers)
         self.threads = threads
         """Of ONNX Runtime, for one image; 0: its own choice."""
-        self._widened = self._choice.names[0] == "CPUExecutionProvider" and has_bfloat16(file.model)
-        if self._widened and file.folder is not None:  # weights that are converted do not stay on disk
-            read = partial(read_model, source)
-            file = read()
-        self.where, built, self._folder = file.where, file.model, file.folder
         options: dict[str, Any] = {"output": output, "wrt": wrt, "explain": explain, "rectify": check_rectify(rectify)}
-        if is_explainer(built):
-            _check_built({e.key: e.value for e in built.metadata_props}, options, self.where)
-        else:
-            built = build_loaded(file, asked or tuple(RULES), **options)
-            self._rebuild = partial(_built_for, read, asked or tuple(RULES), options)
-        self._props = {e.key: e.value for e in built.metadata_props}
-        self.rules = _rules_of(asked, tuple(json.loads(self._props["gbp.rules"])), self.where)
+        source: ModelSource = bundled.model_path() if model is None else model
+        self._opened = Opened(source, rules, self._choice, options, lowering, low_memory, threads, cache)
+        self._props, self._runner = self._opened.props, self._opened.runner
+        self.where, self.rules = self._opened.where, self._opened.rules
         self.output, self.head = self._props["gbp.output"], self._props["gbp.head"] or None
-        self._copies = _copies(low_memory, 0 if file.folder is None else bytes_outside(built))
-        self.low_memory = self._copies is Copies.NONE
-        """Whether weights have no copies in faster layouts."""
-        self._runner = self._start(built)
-        self._others: dict[tuple[str, str], tuple[BatchRunner, dict[str, str]]] = {}
-        self._lock = threading.Lock()
         self._labels = read_labels(labels) if labels is not None else labels_from_metadata(self._props, self.where)
         found = given or from_metadata(self._props)
         self._guessed = found is None
         self.preprocess = found or default_preprocess(self._runner.dtype)
         """How photographs are brought to the model: as given, as the metadata say, or guessed."""
-        free = output is None and self._rebuild is not None
+        free = output is None and not self._opened.is_built
+        self._together = Together(self._opened)
         self._looks = Looks(self._runner, self._props, self._labels, self._prepared, free=free)
 
     @property
@@ -139,6 +121,16 @@ class Explainer:
         return self._runner.providers
 
     @property
+    def low_memory(self) -> bool:
+        """Whether weights have no copies in faster layouts."""
+        return self._opened.low_memory
+
+    @property
+    def lowering(self) -> str:
+        """The form of the backward part that runs: "portable", "cpu" or "cuda"."""
+        return self._opened.lowering
+
+    @property
     def provider_note(self) -> str:
         """Why these providers were chosen."""
         return self._choice.why
@@ -147,17 +139,20 @@ class Explainer:
         """Explain one image (path, PIL image or uint8 [H, W, C] array), or each of a list.
 
         `target`: a class index; a label; "top1" (default); "top5" (five explanations); a list or integer array = one
-        target for each image of a list; a tuple = an index into the output, with or without the batch axis; a float
-        array of the output's shape = any seed; one of `targets`, or the string that stands for it: "scores[0, 17, 3]",
-        "mask:dog", "box:dog@17", "similar:other.jpg", "seed.npy". top1 of a detector is its best box, of a segmenter
-        the class of the largest area over its mask, background apart; the explanation's warnings say so.
-        Returns an `Explanation`; a list for "top5"; and a list of these for a list of images.
+        target for each image of a list, or several for one image; a tuple = an index into the output, with or without
+        the batch axis; a float array of the output's shape = any seed; one of `targets`, or the string that stands for
+        it: "scores[0, 17, 3]", "mask:dog", "box:dog@17", "similar:other.jpg", "seed.npy". top1 of a detector is its
+        best box, of a segmenter the class of the largest area over its mask, background apart; the explanation's
+        warnings say so.
+        Returns an `Explanation`; a list for "top5" and several targets; and a list of these for a list of images.
+        Several classes of an image share its forward pass from the fifth such image on.
 
         Raises InputError: GBP401..GBP406 (the image), GBP407 (the target), GBP408 (the label).
         """
         if isinstance(image, list):
             return [self.explain(one, each) for one, each in zip(image, one_each(target, len(image)), strict=True)]
-        target = one_each(target, 1)[0]
+        several = _several_of(target)
+        target = one_each(target, 1)[0] if several is None else None
         if self._runner.further_inputs:
             names = ", ".join(map(repr, self._runner.further_inputs))
             raise InputError(
@@ -169,12 +164,14 @@ class Explainer:
         fitted = fit_to_input(self.preprocess, self._runner.shape, self._runner.dtype.kind in "iu")
         feeds, frame = self._prepared(image)
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
+        if several is not None:
+            return self._explain_each(feeds, several, frame, fitted, where)
         if isinstance(target, str) and target.lower() == "top5":
             seen = self._looks.five_best(feeds, frame)
             if seen:
                 return [self._explain_one(feeds, form, frame, fitted, where) for form in seen]
-            values = self._runner.run(feeds, np.array([-1])).values[0]
-            return [self._explain_one(feeds, p.index, frame, fitted, where) for p in top_predictions(values, None)]
+            best = self._together.best(feeds)
+            return [self._explained(k, None, np.array([k]), run, frame, fitted, where) for k, run in best]
         return self._explain_one(feeds, target, frame, fitted, where)
 
     def explain_many(
@@ -202,6 +199,19 @@ class Explainer:
             return 1
         return workers_beside(self.threads, self.providers[0] == "CPUExecutionProvider")
 
+    def _explain_each(
+        self, feeds: Feeds, targets: list[Target], frame: Frame, fitted: Preprocess, where: str
+    ) -> list[Explanation]:
+        """One image's explanations for several targets; classes share a forward pass."""
+        scalars = [self._looks.scalar(target, feeds, frame) for target in targets]
+        seeds = [None if s is not None else self._seeds(t, feeds) for s, t in zip(scalars, targets, strict=True)]
+        if any(seed is None or seed.dtype.kind == "f" for seed in seeds):
+            return [self._explain_one(feeds, target, frame, fitted, where) for target in targets]
+        flat = [seed for seed in seeds if seed is not None]
+        runs = self._together.run(feeds, np.concatenate(flat))
+        each = zip(targets, flat, runs, strict=True)
+        return [self._explained(t, None, seed, run, frame, fitted, where) for t, seed, run in each]
+
     def attribute(
         self, x: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = None
     ) -> dict[str, NDArray[np.float32]]:
@@ -211,12 +221,16 @@ class Explainer:
         `x`: the image input's array, batch axis first, or a mapping with every input of the model. `target`: as for
         `explain`, one for all images
         or a list (array) with one for each; not "top5"; "top1" is the largest value of the output here, whatever the
-        model is. Raises GBP405 (shape or type), GBP407, GBP408.
+        model is. An ``onnxruntime.OrtValue`` in place of the array gives OrtValues on the device where it is, from one
+        run of the whole batch: classes only, or a seed that is an OrtValue too, and nothing is scaled or run again.
+        Raises GBP405 (shape or type), GBP407, GBP408.
         """
+        if is_value(x):
+            return attributions_on_device(self._runner, x, target, self._labels, self.where)
         feeds = self._runner.checked(x if isinstance(x, Mapping) else {self.image_input: x})
         each = one_each(target, self._runner.count(feeds))
         if not any(self._looks.form(one) for one in each):
-            return self._runner.run(feeds, self._seeds(target, feeds)).attributions
+            return self._runner.run(feeds, self._seeds(target, feeds), maps_only=True).attributions
         parts = []
         for row, one in enumerate(each):
             own = {n: v[row : row + 1] if self._runner.batched and len(v) == len(each) else v for n, v in feeds.items()}
@@ -239,25 +253,9 @@ class Explainer:
         return seeds, self._for(scalar)[0].run(feeds, seeds)
 
     def _for(self, scalar: Scalar) -> tuple[BatchRunner, dict[str, str]]:
-        """The explainer of the tensor that a scalar lies in, and its metadata; built on first use."""
+        """The explainer of the tensor that a scalar lies in, and its metadata."""
         explain = "output" if scalar.as_it_is and self.head else self._props["gbp.explain"]
-        if scalar.output == self.output and explain == self._props["gbp.explain"]:
-            return self._runner, self._props
-        if self._rebuild is None:
-            what = f"this built explainer explains {self._props['gbp.explained']!r}, the target is in {scalar.output!r}"
-            fix = f"build it again from its model, with output={scalar.output!r}, explain={explain!r}"
-            raise InputError("GBP407", what, self.where, fix)
-        with self._lock:
-            key = (scalar.output, explain)
-            if key not in self._others:
-                built = self._rebuild(*key)
-                props = {e.key: e.value for e in built.metadata_props}
-                self._others[key] = self._start(built), props
-            return self._others[key]
-
-    def _start(self, built: onnx.ModelProto) -> BatchRunner:
-        runs = without_bfloat16(built) if self._widened else built
-        return BatchRunner(runs, self.rules, self._choice, self.where, self._folder, self._copies, self.threads)
+        return self._opened.elsewhere(scalar.output, explain)
 
     def _seeds(self, target: Target, feeds: Feeds) -> NDArray[Any]:
         shape = partial(self._runner.image_shape, feeds)
@@ -268,6 +266,19 @@ class Explainer:
     def _explain_one(self, feeds: Feeds, target: Target, frame: Frame, fitted: Preprocess, where: str) -> Explanation:
         scalar = self._looks.scalar(target, feeds, frame)
         seeds, result = self._run(scalar, target, feeds)
+        return self._explained(target, scalar, seeds, result, frame, fitted, where)
+
+    def _explained(
+        self,
+        target: Target,
+        scalar: Scalar | None,
+        seeds: NDArray[Any],
+        result: BatchResult,
+        frame: Frame,
+        fitted: Preprocess,
+        where: str,
+    ) -> Explanation:
+        """What a run says of one image."""
         values = result.values[0]
         labels = labels_for(self._labels, values.size)
         predictions = (scalar and scalar.predictions) or top_predictions(values, labels)
@@ -322,7 +333,7 @@ class Explainer:
                 f"the model does not say how it wants its input: {self.preprocess.name!r} is a guess; "
                 "check the predictions, and set preprocess if they are wrong"
             )
-        if self._widened:
+        if self._opened.widened:
             said.append("the model computes in bfloat16, for which the CPU has no kernels: it was run in float32")
         if scalar is None and self._labels is not None and labels_for(self._labels, values.size) is None:
             said.append(f"{len(self._labels)} labels do not fit {values.size} values of the output: none is shown")
@@ -355,54 +366,15 @@ class Explainer:
         }
 
 
-def _built_for(
-    read: Callable[[], ModelFile], rules: Sequence[str], options: Mapping[str, Any], output: str, explain: str
-) -> onnx.ModelProto:
-    """The source's explainer for another output, or for the output as it is."""
-    return build_loaded(read(), rules, **{**options, "output": output, "explain": explain})
-
-
-def _copies(low_memory: bool | None, on_disk: int) -> Copies:
-    """What the caller asked for, else what suits so many bytes of weights on disk."""
-    if low_memory is not None:
-        return Copies.NONE if low_memory else Copies.ALL
-    return Copies.NONE if on_disk > LOW_MEMORY_FROM else Copies.BLOCKED if on_disk else Copies.ALL
-
-
-def _check_built(props: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:
-    """A built explainer is what it is: refuse options that ask for another one (GBP410)."""
-    made = {
-        "output": props["gbp.output"],
-        "wrt": json.loads(props["gbp.inputs"])["image"],
-        "explain": props.get("gbp.explain", "logit"),
-        "rectify": tuple(json.loads(props.get("gbp.rectify", "[]"))),
-    }
-    asked = {k: v for k, v in options.items() if v and not (k == "explain" and v == "logit")}
-    for option, value in asked.items():
-        if value != made[option]:
-            what = f"this explainer was built with {made[option]!r}, not {value!r}"
-            raise InputError("GBP410", what, f"{where}: {option}", "build it again from its model, with that option")
+def _several_of(target: Target) -> list[Any] | None:
+    """Several targets for one image; None where there is one."""
+    if isinstance(target, np.ndarray) and target.dtype.kind in "iu" and target.ndim == 1:
+        target = target.tolist()
+    return target if isinstance(target, list) and len(target) > 1 else None
 
 
 def _is_default(target: Target) -> bool:
     return target is None or (isinstance(target, str) and target.lower() == "top1")
-
-
-def _rules_of(asked: tuple[str, ...] | None, built: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The rules to show: what was asked for; all that a built explainer has, where nothing in particular was."""
-    if asked is None:
-        return built
-    missing = [r for r in asked if r not in built]
-    if not missing:
-        return asked if asked != DEFAULT_RULES or built == asked else built
-    if asked == DEFAULT_RULES:
-        return built
-    raise InputError(
-        "GBP410",
-        f"this built explainer has no {', '.join(missing)}",
-        where,
-        f"it has {', '.join(built)}; build it again with more rules",
-    )
 
 
 def _concerns(warning: str, rules: Sequence[str]) -> bool:

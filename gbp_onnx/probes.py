@@ -12,7 +12,15 @@ import onnx
 from gbp_onnx.errors import InputError
 from gbp_onnx.graph.reader import captured_names
 
-__all__ = ["forward_of", "forward_part", "probe_names", "with_probes", "with_seed_input"]
+__all__ = [
+    "for_given_classes",
+    "forward_of",
+    "forward_part",
+    "probe_names",
+    "takes_seeds",
+    "with_probes",
+    "with_seed_input",
+]
 
 
 def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
@@ -22,15 +30,25 @@ def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
 
 def with_probes(explainer: onnx.ModelProto) -> tuple[str, str]:
     """Make a built explainer return, besides, the explained tensor, the seed in front of it, and what targets point
-    into (in place); the names of the first two.
+    into (in place), as far as a lowered one still has them; the names of the first two.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     probes = probe_names(props)
     present = {o.name for o in explainer.graph.output}
+    made = {name for node in explainer.graph.node for name in node.output}
     for name in dict.fromkeys((*probes, props["gbp.output"])):
-        if name not in present:
+        if name not in present and name in made:
             explainer.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
     return probes
+
+
+def takes_seeds(explainer: onnx.ModelProto) -> bool:
+    """Whether nothing but the seed reads the target, so that any seed may stand in its place; a lowered file may have
+    no seed.
+    """
+    props = {e.key: e.value for e in explainer.metadata_props}
+    made = any(props["gbp.seed"] in node.output for node in explainer.graph.node)
+    return made and json.loads(props["gbp.inputs"])["target"] not in _needed(explainer, {props["gbp.seed"]})[1]
 
 
 def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.ModelProto, str]:
@@ -53,6 +71,39 @@ def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.Mode
         what = f"this explainer takes classes only: its {props.get('gbp.lowering', '')} form looks their weights up"
         raise InputError("GBP407", what, "target", "pass class indices, or build it with lowering='portable'")
     return model, seed
+
+
+def for_given_classes(explainer: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A built explainer that takes class indices as they are, from 0 on, and returns the attributions alone: what only
+    the scores need is left out. None where the index is not found (a lowered file).
+    """
+    props = {e.key: e.value for e in explainer.metadata_props}
+    target, maps = json.loads(props["gbp.inputs"])["target"], set(json.loads(props["gbp.outputs"]).values())
+    made = {name: node for node in explainer.graph.node for name in node.output}
+    index = next(
+        (
+            node.output[0]
+            for node in explainer.graph.node
+            if node.op_type == "Where"
+            and list(node.input[2:]) == [target]
+            and (test := made.get(node.input[0])) is not None
+            and (test.op_type, test.input[0]) == ("Less", target)
+        ),
+        None,
+    )
+    if index is None:
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(explainer)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == index:
+                node.input[place] = target
+    outputs = [o for o in model.graph.output if o.name in maps]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    _prune(model)
+    return model
 
 
 def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
@@ -83,15 +134,21 @@ def forward_of(explainer: onnx.ModelProto) -> onnx.ModelProto:
 
 def _prune(model: onnx.ModelProto, given: Set[str] = frozenset()) -> None:
     """Leave out, in place, the nodes and weights that no output needs; `given`: tensors that have become inputs."""
+    kept, needed = _needed(model, given)
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    unused = [k for k, t in enumerate(model.graph.initializer) if t.name not in needed]
+    for index in reversed(unused):
+        del model.graph.initializer[index]
+
+
+def _needed(model: onnx.ModelProto, given: Set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that some output needs, in order, and the names of all tensors that these nodes and outputs read."""
     needed, kept = {o.name for o in model.graph.output}, []
     for node in reversed(model.graph.node):
         if any(name in needed and name not in given for name in node.output):
             kept.append(node)
             needed.update(node.input)
             needed.update(captured_names(node))
-    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    unused = [k for k, t in enumerate(model.graph.initializer) if t.name not in needed]
-    for index in reversed(unused):
-        del model.graph.initializer[index]
+    return kept[::-1], needed

@@ -13,7 +13,7 @@ from gbp_onnx.errors import InputError
 from gbp_onnx.labels import find_label, is_label, labels_for
 from gbp_onnx.targets.forms import Form
 
-__all__ = ["Target", "one_each", "resolve"]
+__all__ = ["Target", "near_one", "one_each", "resolve", "times_power"]
 
 Target = int | str | Sequence[Any] | tuple[int, ...] | NDArray[Any] | Form | None
 """What is explained: see `Explainer.explain`."""
@@ -49,6 +49,31 @@ def one_each(target: Target, count: int) -> list[Any]:
         what = f"{len(target)} targets for {count} images"
         raise InputError("GBP407", what, "target", "pass one for all, or one for each")
     return target
+
+
+def near_one(seeds: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intc]]:
+    """Each image's float seed times a power of two that brings its largest magnitude into [1, 2), and the exponents
+    that bring what is linear in the seed back (see `times_power`).
+
+    Maps are linear in it but for signs, which no positive factor changes, under every rule. A seed of zeros, or with
+    NaN or infinities, stays as it is.
+    """
+    largest = np.abs(seeds).max(axis=tuple(range(1, seeds.ndim)), initial=0)
+    ordinary = (largest > 0) & np.isfinite(largest)
+    powers = np.where(ordinary, np.frexp(largest)[1] - 1, 0).astype(np.intc)
+    return times_power(seeds, -powers), powers
+
+
+def times_power(values: NDArray[Any], powers: NDArray[np.intc]) -> NDArray[Any]:
+    """values[i] * 2 ** powers[i], exact while the type holds it; where there is one power, all values (a map may have
+    no batch axis).
+    """
+    if not powers.any():
+        return values
+    each = powers if len(powers) == 1 else powers.reshape(-1, *(1,) * (values.ndim - 1))
+    with np.errstate(over="ignore", under="ignore"):
+        scaled: NDArray[Any] = np.ldexp(values, each)
+    return scaled
 
 
 def _float_seeds(seed: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -27,6 +27,7 @@ from gbp_onnx.graph.reader import FLOAT_TYPES, INTEGER_TYPES, Graph, Node, Tenso
 from gbp_onnx.lowering import check_lowering, lower
 from gbp_onnx.outputs import Chosen, choose_output, labels_in
 from gbp_onnx.rules import ACTIVATIONS, RECTIFIER, Overrides, check_rectify, check_rules, overrides
+from gbp_onnx.several import largest_or, ranked, stacked, stacked_info
 from gbp_onnx.sweep import backpropagate
 from gbp_onnx.version import package_version
 from gbp_onnx.vjp import Stop, derivative_of, is_known
@@ -101,8 +102,14 @@ def build_loaded(
     wrt: Sequence[str] | str | None = None,
     explain: str = "logit",
     rectify: Iterable[str] = (),
+    several: int = 0,
 ) -> onnx.ModelProto:
-    """`build` for a model that is read already and may be changed; says nothing. Weights on disk stay there."""
+    """`build` for a model that is read already and may be changed; says nothing. Weights on disk stay there.
+
+    `several`: so many targets of one image share its forward pass. The result, which is no file to ship, takes one
+    image and ``target``, int64 [several] (-1: the largest value, -2: the second largest...); each attribution, and the
+    seed in front of the explained tensor, has a leading axis of that size, in place of a batch axis.
+    """
     names, families, where = check_rules(rules), check_rectify(rectify), file.where
     if is_explainer(file.model):
         raise ModelError(
@@ -111,7 +118,7 @@ def build_loaded(
     graph = read_graph(canonical_model(file.model, is_known), is_known)
     scheme = plan(graph, output=output, wrt=wrt, explain=explain, where=where)
     try:
-        return _emit(scheme, names, families, file.digests())
+        return _emit(scheme, names, families, file.digests(), several)
     except OperatorError as error:
         if error.reasons and error.code != "GBP203":
             raise OperatorError.of(error.reasons, where) from None
@@ -238,30 +245,31 @@ def reasons_against(scheme: Plan, families: Iterable[str] = ()) -> tuple[Reason,
     return ()
 
 
-def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: Mapping[str, str]) -> onnx.ModelProto:
+def _emit(
+    scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: Mapping[str, str], several: int = 0
+) -> onnx.ModelProto:
     graph, op = scheme.graph, careful_emitter(scheme.graph)
     if not any(t.name in scheme.live() for t in scheme.wrt):
         raise _independent(scheme)
     target = op.placeholder("target", onnx.TensorProto.INT64)
-    seed = _seed(op, scheme, target)
-    at_output = (
-        seed
-        if scheme.last is None or scheme.graph.is_float(scheme.output)
-        else rescaled(op, seed, scheme.last.scale, None)
-    )  # one unit of the real number that an integer output stands for
-    seeds = {scheme.output.name: at_output}
+    rows = _rows(op, scheme)
+    indices = ranked(op, rows, target, several) if several else [largest_or(op, rows, target)]
+    plain = [_seed(op, scheme, rows, index) for index in indices]
+    seed, seeds = plain[0], [{scheme.output.name: _at_output(op, scheme, one)} for one in plain]
     infos = {i.name: i for i in (*graph.model.graph.input, *graph.model.graph.output)}
     results, roles, said = [], {}, notes(scheme, rules, families)
     for rule in rules:
         table: Overrides = overrides(rule, families)
-        cts = backpropagate(scheme.view, op, seeds, scheme.wrt, table, "grad" if len(rules) == 1 else f"grad/{rule}")
+        prefix = "grad" if len(rules) == 1 else f"grad/{rule}"
+        sweeps = [backpropagate(scheme.view, op, one, scheme.wrt, table, prefix) for one in seeds]
         for tensor in scheme.wrt:
             role = f"attribution_{rule}" + (f"_{tensor.name}" if len(scheme.wrt) > 1 else "")
-            attribution = as_type(op, cts.get(tensor.name), onnx.TensorProto.FLOAT, tensor)
+            maps = [as_type(op, cts.get(tensor.name), onnx.TensorProto.FLOAT, tensor) for cts in sweeps]
+            attribution = stacked(op, maps, _batched(scheme)) if several else maps[0]
             if (
                 rule == "deconvnet"
-                and not op.reads(attribution, stop=[seed]) & scheme.live()
-                and not _reads_added(op, attribution, seed)
+                and not op.reads(maps[0], stop=[seed]) & scheme.live()
+                and not _reads_added(op, maps[0], seed)
             ):
                 said.append(
                     "deconvnet reads nothing of the forward pass here (no pooling, no gate): "
@@ -269,10 +277,11 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: 
                 )
             published = op.publish(attribution, role)
             roles[role] = published.name
-            results.append((published, value_info(infos[tensor.name], "", onnx.TensorProto.FLOAT)))
-    explained, at_explained = scheme.explained, seed
+            info = value_info(infos[tensor.name], "", onnx.TensorProto.FLOAT)
+            results.append((published, stacked_info(info, several, _batched(scheme)) if several else info))
+    explained, at = scheme.explained, plain
     if scheme.head is not None:  # after the rules' sweeps, which report every obstacle
-        at_explained = backpropagate(scheme.view, op, seeds, [explained], {}, "grad")[explained.name]
+        at = [backpropagate(scheme.view, op, one, [explained], {}, "grad")[explained.name] for one in seeds]
     tail, labels = scheme.chosen.tail, labels_in(graph)
     if labels is not None and not any(e.key == "gbp.labels" for e in graph.model.metadata_props):
         set_metadata(graph.model, {"gbp.labels": json.dumps(labels)})
@@ -281,9 +290,13 @@ def _emit(scheme: Plan, rules: Sequence[str], families: Sequence[str], digests: 
         scale, zero = _terms(scheme)
         explained = op.publish(dequantised(op, explained, scale, zero), f"grad/real/{explained.name}")
         if scheme.head is not None:
-            at_explained = op.publish(rescaled(op, at_explained, None, scale), f"grad/at/{explained.name}")
-        kept = (explained, at_explained)
-    model = append(graph, op, [_target_info(scheme, target.name, infos)], results, kept)
+            at = [op.publish(rescaled(op, one, None, scale), f"grad/at/{explained.name}") for one in at]
+        kept = (explained, *at)
+    at_explained = at[0]
+    if several:
+        at_explained = op.publish(stacked(op, at, False), f"grad/at/{scheme.explained.name}")
+        kept = (*kept, at_explained)
+    model = append(graph, op, [_target_info(scheme, target.name, infos, several)], results, kept)
     set_metadata(
         model,
         {
@@ -333,24 +346,33 @@ def _reads_added(op: Emitter, attribution: Tensor, seed: Tensor) -> bool:
     return bool(op.reads(attribution, stop=[seed]) & {t.name for t in op.added_outputs.values()})
 
 
-def _seed(op: Emitter, scheme: Plan, target: Tensor) -> Tensor:
-    """One-hot in the output's shape: 1 at each image's target, the largest value's place where it is -1."""
+def _rows(op: Emitter, scheme: Plan) -> Tensor:
+    """The output as one row of values for each image."""
     output = scheme.output
-    kind = op.elem_type(output)
-    if kind not in FLOAT_TYPES:
-        kind = onnx.TensorProto.FLOAT
     if _single(scheme):  # the whole output belongs to that image, with or without a batch axis
-        rows = op.Reshape(output, [1, -1])
+        rows: Tensor = op.Reshape(output, [1, -1])
     else:
         rows = op.Reshape(output, [-1, 1] if scheme.graph.rank(output) in (0, 1) else [0, -1])
-    largest = op.ArgMax(rows if op.elem_type(output) == kind else op.Cast(rows, to=kind), axis=1, keepdims=0)
-    index = op.Where(op.Less(target, 0), largest, target)
+    return rows
+
+
+def _seed(op: Emitter, scheme: Plan, rows: Tensor, index: Tensor) -> Tensor:
+    """One-hot in the output's shape: 1 at each image's index."""
+    output = scheme.output
+    kind = op.elem_type(output)
     classes = op.Gather(op.Shape(rows), [1], axis=0)
     one_hot = op.OneHot(index, classes, op.constant(np.asarray([0, 1], np.float32)), axis=-1)
-    typed = one_hot if kind == onnx.TensorProto.FLOAT else op.Cast(one_hot, to=kind)
+    typed = one_hot if kind == onnx.TensorProto.FLOAT or kind not in FLOAT_TYPES else op.Cast(one_hot, to=kind)
     seed: Tensor = op.Reshape(typed, op.Shape(output), allowzero=1)
     op.name(seed, f"grad/seed/{output.name}")
     return seed
+
+
+def _at_output(op: Emitter, scheme: Plan, seed: Tensor) -> Tensor:
+    """The seed per unit of the real number that an integer output stands for."""
+    if scheme.last is None or scheme.graph.is_float(scheme.output):
+        return seed
+    return rescaled(op, seed, scheme.last.scale, None)
 
 
 def _batched(scheme: Plan) -> bool:
@@ -375,9 +397,11 @@ def _single(scheme: Plan) -> bool:
     return not _batched(scheme) or (shape is not None and shape[0] == 1)
 
 
-def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
-    """int64 [N], N as the image input calls it; 1 for an image input without batch axis."""
-    info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None])
+def _target_info(scheme: Plan, name: str, infos: dict[str, onnx.ValueInfoProto], several: int) -> onnx.ValueInfoProto:
+    """int64 [N], N as the image input calls it; 1 for an image input without batch axis; `several` of one image."""
+    info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [several or None])
+    if several:
+        return info
     dims = infos[scheme.wrt[0].name].type.tensor_type.shape.dim
     if not _batched(scheme):
         info.type.tensor_type.shape.dim[0].dim_value = 1

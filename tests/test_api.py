@@ -176,7 +176,8 @@ def test_an_index_into_an_output_of_more_axes() -> None:
     ("target", "code"),
     [
         (5, "GBP407"), (-2, "GBP407"), (True, "GBP407"), (1.0, "GBP407"), ((1, 1), "GBP407"), ((9,), "GBP407"),
-        (np.zeros(4, np.float32), "GBP407"), ([1, 2], "GBP407"), ({}, "GBP407"), ("gnu", "GBP408"), ("", "GBP407"),
+        (np.zeros(4, np.float32), "GBP407"), ([1, 9], "GBP407"), ([], "GBP407"), ({}, "GBP407"),
+        ("gnu", "GBP408"), ("", "GBP407"),
     ],
 )  # fmt: skip
 def test_targets_out_of_range(target: Any, code: str) -> None:
@@ -552,7 +553,8 @@ def test_target_input() -> None:
     flat = gbp_onnx.build(make("segmentation"))
     place = np.ravel_multi_index((1, 5, 7), (2, 16, 16))
     maps = run(flat, {"image": x, "target": np.full(3, place)})["attribution_guided"]
-    np.testing.assert_array_equal(maps, explainer("segmentation").attribute(x, (1, 5, 7))["guided"])
+    found = explainer("segmentation").attribute(x, (1, 5, 7))["guided"]
+    np.testing.assert_allclose(maps, found, rtol=1e-5, atol=1e-7)
 
 
 def test_taken_names_are_numbered() -> None:

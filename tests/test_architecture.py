@@ -18,15 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gbp_onnx"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0),
+    **dict.fromkeys(
+        ("cache", "collection", "errors", "extras", "types", "files", "metrics", "version", "bundled", "labels"), 0
+    ),
     "pipeline": 0,
     **dict.fromkeys(("graph", "runtime", "imaging"), 1),
     "canonical": 2,
     **dict.fromkeys(("vjp", "rules"), 3),
-    **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "target", "probes"), 4),
+    **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "several", "target", "probes"), 4),
     "report": 5,
     **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection", "many"), 6),
-    **dict.fromkeys(("looks", "seeds", "targets"), 6),
+    **dict.fromkeys(("looks", "on_device", "opened", "seeds", "stored", "targets", "together", "variants"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),
 }
@@ -215,9 +217,11 @@ def test_inspecting_does_not_run_the_model() -> None:
 
 def test_constants_that_are_written_out_twice_agree() -> None:
     """--help loads nothing, so the command line spells some names out."""
-    from gbp_onnx.cli.options import RULE_NAMES
+    from gbp_onnx import lowering
+    from gbp_onnx.cli.options import LOWERINGS, RULE_NAMES
     from gbp_onnx.explanation import TITLES
     from gbp_onnx.rules import RULES
 
     assert tuple(RULES) == RULE_NAMES
+    assert lowering.LOWERINGS == LOWERINGS
     assert set(TITLES) == set(RULES)

@@ -164,17 +164,17 @@ def test_the_maps_are_the_same_wherever_the_weights_lie(
 
 def test_copies_are_made_where_they_are_worth_it() -> None:
     """By the bytes of weights on disk, where the caller does not say."""
-    from gbp_onnx.explainer import LOW_MEMORY_FROM, _copies
+    from gbp_onnx.opened import LOW_MEMORY_FROM, copies_for
     from gbp_onnx.runtime.session import Copies
 
-    found = [_copies(None, size) for size in (0, 1, LOW_MEMORY_FROM, LOW_MEMORY_FROM + 1)]
+    found = [copies_for(None, size) for size in (0, 1, LOW_MEMORY_FROM, LOW_MEMORY_FROM + 1)]
     assert found == [Copies.ALL, Copies.BLOCKED, Copies.BLOCKED, Copies.NONE]
-    assert [_copies(low, 1 << 40) for low in (False, True)] == [Copies.ALL, Copies.NONE]
+    assert [copies_for(low, 1 << 40) for low in (False, True)] == [Copies.ALL, Copies.NONE]
 
 
 def test_low_memory_is_what_large_weights_get(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for least, low in ((0, True), (1 << 40, False)):
-        monkeypatch.setattr("gbp_onnx.explainer.LOW_MEMORY_FROM", least)
+        monkeypatch.setattr("gbp_onnx.opened.LOW_MEMORY_FROM", least)
         assert gbp_onnx.Explainer(outside, providers="cpu").low_memory is low
         assert gbp_onnx.Explainer(outside, providers="cpu", low_memory=not low).low_memory is not low
 

@@ -361,9 +361,10 @@ def test_the_explained_scalar_of_integers_is_a_real_number() -> None:
     """The logit in front of QLinearSoftmax, at the value that the deployed integer stands for."""
     from gbp_onnx.batch import BatchRunner
     from gbp_onnx.runtime.providers import choose_providers
+    from gbp_onnx.variants import Loading
 
     model = quantised_net("operators_u8")
-    runner = BatchRunner(gbp_onnx.build(model), ["guided"], choose_providers("cpu"), "net")
+    runner = BatchRunner(gbp_onnx.build(model), ["guided"], Loading(choose_providers("cpu"), "net"))
     found = runner.run({"x": image()}, np.asarray([4]))
     head = next(n for n in model.graph.node if n.op_type == "QLinearSoftmax")
     shown = onnx.ModelProto()

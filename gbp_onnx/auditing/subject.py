@@ -24,6 +24,7 @@ from gbp_onnx.runtime.providers import Choice
 from gbp_onnx.runtime.session import Session
 from gbp_onnx.target import build_loaded, is_explainer
 from gbp_onnx.types import Preprocess
+from gbp_onnx.variants import Loading
 
 __all__ = ["Run", "Subject"]
 
@@ -70,7 +71,7 @@ class Subject:
         copy = onnx.ModelProto()
         copy.CopyFrom(self.source)
         self.built = build_loaded(replace(file, model=copy, where=where), self.rules, **self.options)
-        self.runner = BatchRunner(self.built, self.rules, choice, where, file.folder, threads=threads)
+        self.runner = BatchRunner(self.built, self.rules, Loading(choice, where, folder=file.folder, threads=threads))
         props = {e.key: e.value for e in self.built.metadata_props}
         self.sha256 = props["gbp.source_sha256"]
         self.props, self.head = props, props["gbp.head"] or None

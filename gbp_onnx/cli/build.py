@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from gbp_onnx.cli.options import RULE_NAMES, explained_options, image_options, json_option, protect, rule_option
+from gbp_onnx.cli.options import (
+    RULE_NAMES,
+    explained_options,
+    image_options,
+    json_option,
+    lowering_option,
+    protect,
+    rule_option,
+)
 from gbp_onnx.errors import InputError
 
 
@@ -30,6 +38,7 @@ from gbp_onnx.errors import InputError
     show_default=True,
     help="Where MODEL has a data file: share it beside OUT.onnx and else copy it, always copy it, or put all into OUT.",
 )
+@lowering_option("portable", "what suits this machine")
 @json_option
 def build(
     model: str,
@@ -42,6 +51,7 @@ def build(
     preprocess: str | None,
     labels: str | None,
     weights: str,
+    lowering: str,
     as_json: bool,
 ) -> None:
     """Write MODEL's explainer: an ONNX file that returns the attributions beside MODEL's own outputs, in any ONNX
@@ -57,6 +67,7 @@ def build(
     from gbp_onnx.graph.saving import write_model
     from gbp_onnx.imaging.preprocess import parse_preprocess
     from gbp_onnx.labels import read_labels
+    from gbp_onnx.lowering import check_lowering, lower
     from gbp_onnx.target import build_loaded
 
     protect([model], [Path(out)])
@@ -67,11 +78,13 @@ def build(
         extra["gbp.preprocess"] = json.dumps(parse_preprocess(preprocess).to_dict())
     if labels is not None:
         extra["gbp.labels"] = json.dumps(list(read_labels(labels)), ensure_ascii=False)
+    form = check_lowering(lowering)
     file = read_model(model, leave=True)
     protect(map(str, file.data.values()), [Path(out)])
     explainer = build_loaded(
         file, rules or RULE_NAMES, output=output, wrt=wrt or None, explain=explain_as, rectify=rectify
     )
+    lower(explainer, form)
     set_metadata(explainer, extra)
     props = {e.key: e.value for e in explainer.metadata_props}
     for note in json.loads(props["gbp.warnings"]):

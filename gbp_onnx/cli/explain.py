@@ -20,6 +20,7 @@ from gbp_onnx.cli.options import (
     guard,
     image_options,
     json_option,
+    lowering_option,
     rule_option,
 )
 from gbp_onnx.cli.outputs import Drawn, draw, places
@@ -72,6 +73,10 @@ MODEL_SUFFIXES = (".onnx", ".ort", ".pb", ".onnx_data", ".tflite", ".h5", ".kera
 @explained_options
 @click.option("--providers", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where to run.")
 @click.option("--low-memory", is_flag=True, help="No second copy of the weights in a layout that runs faster.")
+@lowering_option("auto", "what the provider in use likes")
+@click.option(
+    "--threads", type=int, default=0, metavar="N", help="Threads for one image. Default: ONNX Runtime's choice."
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no predictions on stderr.")
 def explain(
@@ -113,7 +118,8 @@ def explain(
         explain=options["explain_as"],
         rectify=options["rectify"],
         low_memory=options["low_memory"] or None,
-        threads=shared_out(1 if options["low_memory"] else len(paths))[1],
+        lowering=options["lowering"],
+        threads=options["threads"] or shared_out(1 if options["low_memory"] else len(paths))[1],
     )
     jobs = zip(paths, _targets(targets, len(paths)), places(paths, out), strict=True)
     check = guard([*paths, *([] if model is None else [model])])

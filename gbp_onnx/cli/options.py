@@ -11,12 +11,14 @@ import click
 from gbp_onnx.errors import InputError
 
 __all__ = [
+    "LOWERINGS",
     "PROVIDERS",
     "RULE_NAMES",
     "explained_options",
     "guard",
     "image_options",
     "json_option",
+    "lowering_option",
     "plain_console",
     "protect",
     "rule_option",
@@ -28,6 +30,8 @@ RULE_NAMES = ("saliency", "deconvnet", "guided")
 """As in `rules.RULES`; written out, so that --help loads nothing (a test compares them)."""
 
 PROVIDERS = ("auto", "cpu", "cuda")
+LOWERINGS = ("portable", "cpu", "cuda", "auto")
+"""As in `lowering`, likewise."""
 
 rule_option = click.option(
     "-r",
@@ -65,6 +69,13 @@ def plain_console() -> Any:
 
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=400)
+
+
+def lowering_option(default: str, auto: str) -> Callable[[Command], Command]:
+    """The form of the backward part; `auto`: what the word stands for in a command."""
+    text = f"The form of the backward part: plain, or faster in a provider of ONNX Runtime; auto: {auto}."
+    kinds = click.Choice(LOWERINGS)
+    return click.option("--lowering", type=kinds, default=default, show_default=True, help=text)
 
 
 def explained_options(command: Command) -> Command:

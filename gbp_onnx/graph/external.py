@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -23,6 +23,8 @@ __all__ = [
     "external_tensors",
     "file_sha256",
     "is_external",
+    "let_lie",
+    "lies_in",
     "location_of",
     "read_in",
     "refer",
@@ -122,6 +124,25 @@ def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> 
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
+
+
+def let_lie(model: onnx.ModelProto, data: bytes, extents: Mapping[str, tuple[int, int]], location: str) -> None:
+    """Take out, in place, the initializers whose bytes lie in `data` under their name: they are said to lie in
+    `location`, at those offsets.
+    """
+    for tensor in model.graph.initializer:
+        offset, length = extents.get(tensor.name, (0, -1))
+        if (
+            tensor.HasField("raw_data")
+            and len(raw := tensor.raw_data) == length
+            and raw == data[offset : offset + length]
+        ):
+            refer(tensor, location, offset, length)
+
+
+def lies_in(model: onnx.ModelProto, location: str) -> bool:
+    """Whether no tensor's data lie in another file than `location`."""
+    return all(location_of(tensor) == location for tensors in external_tensors(model) for tensor in tensors)
 
 
 def read_in(tensor: onnx.TensorProto, extent: Extent) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -66,10 +66,19 @@ class ModelFile:
     where: str
     folder: Path | None
     data: dict[str, Path]
+    own: str = ""
+    content: bytes | None = None
+
+    def fresh(self) -> ModelFile:
+        """The model as it was read, from the bytes that were kept: a ModelProto of its own once more."""
+        if self.content is None:
+            raise ValueError(f"{self.where}: the bytes were not kept")
+        return replace(self, model=_parse(self.content, self.where))
 
     def digests(self) -> dict[str, str]:
         """What says which weights these are, as metadata: SHA-256 of the model file and of each data file."""
-        found = {"gbp.source_sha256": source_sha256(self.source)}
+        whole = self.source if self.content is None else self.content
+        found = {"gbp.source_sha256": source_sha256(whole)}
         if self.data:
             found["gbp.data_sha256"] = json.dumps({name: file_sha256(path) for name, path in self.data.items()})
         return found
@@ -80,26 +89,34 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
     return read_model(source).model
 
 
-def read_model(source: ModelSource, *, leave: bool = False, whole_below: int | None = None) -> ModelFile:
+def read_model(
+    source: ModelSource, *, leave: bool = False, whole_below: int | None = None, hold: bool = False
+) -> ModelFile:
     """Read a model; its large weights are read in, or left on disk.
 
     They stay on disk where `leave` asks for it: those in external data files, and those inside a model file of
     `whole_below` bytes (default 128 MiB) or more. External data also stay there where the model with them is larger
-    than the 2 GiB of one protobuf message. Every location is checked before anything is opened. Raises GBP101
-    (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104 (opset below 7), GBP105/GBP106 (external data).
+    than the 2 GiB of one protobuf message. `hold`: keep the bytes of a model that is read as a whole. Every
+    location is checked before anything is opened. Raises GBP101 (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104
+    (opset below 7), GBP105/GBP106 (external data).
     """
     where = source_name(source)
     folder, own = None, ""
+    content: bytes | None = None
     if isinstance(source, onnx.ModelProto):
+        if hold and source.ByteSize() <= MAX_PROTOBUF:
+            content = source.SerializeToString(deterministic=True)  # as digests take it
         model = onnx.ModelProto()
         model.CopyFrom(source)
     elif isinstance(source, bytes):
-        model = _parse(source, where)
+        content = source
+        model = _parse(content, where)
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
         light = _light(path, WHOLE_BELOW if whole_below is None else whole_below) if leave else None
         folder, own = (path.parent, "") if light is None else (path.resolve().parent, path.resolve().name)
-        model = _parse(_read(path), where) if light is None else light
+        content = _read(path) if light is None else None
+        model = _parse(content, where) if content is not None else light or onnx.ModelProto()
     else:
         raise InputError(
             "GBP405",
@@ -110,7 +127,7 @@ def read_model(source: ModelSource, *, leave: bool = False, whole_below: int | N
     _check_basics(model, where)
     outside = [t for tensors in external_tensors(model) for t in tensors]
     if not outside:
-        return ModelFile(model, source, where, None, {})
+        return ModelFile(model, source, where, None, {}, content=content if hold else None)
     if folder is None:
         raise ModelError(
             "GBP106",
@@ -121,7 +138,7 @@ def read_model(source: ModelSource, *, leave: bool = False, whole_below: int | N
     data = data_files(model, folder, where)
     left = settle(model, folder, where, None if leave else MAX_PROTOBUF - _ROOM)
     data.pop(own, None)
-    return ModelFile(model, source, where, folder if left else None, data)
+    return ModelFile(model, source, where, folder if left else None, data, own, content if hold else None)
 
 
 def _light(path: Path, whole_below: int) -> onnx.ModelProto | None:

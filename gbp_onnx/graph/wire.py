@@ -14,13 +14,15 @@ import onnx
 
 from gbp_onnx.graph.external import LEFT_OUTSIDE, Extent, refer
 
-__all__ = ["joined", "without_weights"]
+__all__ = ["joined", "weights_in", "without_weights"]
 
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+_NAME = onnx.TensorProto.DESCRIPTOR.fields_by_name["name"].number
 _EXTERNAL_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["external_data"].number
 _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
 _DELIMITED = 2  # the wire type of strings, bytes and messages
+_Data = mmap.mmap | bytes
 _Field = tuple[int, int, int, int]  # number, and where the field, its content and the next field begin
 
 
@@ -31,6 +33,22 @@ def without_weights(path: Path) -> bytes:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _replaced(data, 0, len(data), _GRAPH, lambda a, b: _graph(data, a, b, path.name))
+
+
+def weights_in(data: bytes) -> dict[str, tuple[int, int]]:
+    """Where the raw data of the large initializers lie in a model file's bytes: offset and length, by name.
+
+    Raises ValueError where the bytes are no such message.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    graphs = (f for f in _fields(data, 0, len(data)) if f[0] == _GRAPH)
+    tensors = (f for g in graphs for f in _fields(data, g[2], g[3]) if f[0] == _INITIALIZER)
+    for _, _, content, after in tensors:
+        fields = {f[0]: f for f in _fields(data, content, after)}
+        if _NAME in fields and _RAW_DATA in fields and fields[_RAW_DATA][3] - fields[_RAW_DATA][2] >= LEFT_OUTSIDE:
+            name = data[fields[_NAME][2] : fields[_NAME][3]].decode(errors="replace")
+            found[name] = fields[_RAW_DATA][2], fields[_RAW_DATA][3] - fields[_RAW_DATA][2]
+    return found
 
 
 def joined(model: onnx.ModelProto, extents: Mapping[str, Extent]) -> tuple[int, Iterator[bytes]]:
@@ -72,11 +90,11 @@ def joined(model: onnx.ModelProto, extents: Mapping[str, Extent]) -> tuple[int, 
     return len(first) + size, pieces()
 
 
-def _graph(data: mmap.mmap, begin: int, end: int, location: str) -> bytes:
+def _graph(data: _Data, begin: int, end: int, location: str) -> bytes:
     return _replaced(data, begin, end, _INITIALIZER, lambda a, b: _tensor(data, a, b, location))
 
 
-def _tensor(data: mmap.mmap, begin: int, end: int, location: str) -> bytes:
+def _tensor(data: _Data, begin: int, end: int, location: str) -> bytes:
     """A TensorProto, its raw data replaced by where they lie, if they are large."""
     found = [f for f in _fields(data, begin, end) if f[0] in (_RAW_DATA, _EXTERNAL_DATA)]
     if len(found) != 1 or found[0][0] != _RAW_DATA or found[0][3] - found[0][2] < LEFT_OUTSIDE:
@@ -88,7 +106,7 @@ def _tensor(data: mmap.mmap, begin: int, end: int, location: str) -> bytes:
     return data[begin:before] + data[after:end] + place
 
 
-def _replaced(data: mmap.mmap, begin: int, end: int, number: int, change: Callable[[int, int], bytes]) -> bytes:
+def _replaced(data: _Data, begin: int, end: int, number: int, change: Callable[[int, int], bytes]) -> bytes:
     """The message in data[begin:end] with the content of each field `number` changed."""
     parts: list[bytes] = []
     for field, start, content, after in _fields(data, begin, end):
@@ -100,7 +118,7 @@ def _replaced(data: mmap.mmap, begin: int, end: int, number: int, change: Callab
     return b"".join(parts)
 
 
-def _fields(data: mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
+def _fields(data: _Data, begin: int, end: int) -> Iterator[_Field]:
     """The fields of the message in data[begin:end]. Raises ValueError where it is none."""
     at = begin
     while at < end:
@@ -124,7 +142,7 @@ def _fields(data: mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
         yield key >> 3, start, content, at
 
 
-def _read_varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+def _read_varint(data: _Data, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]

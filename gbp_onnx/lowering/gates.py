@@ -8,6 +8,7 @@ once; where other terms stand beside them, the sum is made at full size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import onnx
@@ -23,6 +24,8 @@ from gbp_onnx.lowering.turned import as_conv, as_phases, as_spread
 __all__ = ["fuse_gate", "lower_sum", "lower_term"]
 
 Phases = dict[tuple[int, int], str]
+
+_LARGE = 1 << 18  # elements: beyond, a pass over them costs more than a few nodes
 
 
 def fuse_gate(g: Draft, node: onnx.NodeProto) -> bool:
@@ -73,11 +76,12 @@ def _by_phases(g: Draft, gate: Gate, terms: list[str], end: str) -> str | None:
     if pool is not None:
         return _pool_by_phases(g, gate, pool, size)
     windows = [transposed_of(g, t) for t in terms]
-    known = [w for w in windows if w is not None and w.group == 1 and w.strides != (1, 1)]
+    narrow = _narrows(g, end)
+    known = [w for w in windows if w is not None and w.strides != (1, 1) and (w.group == 1 or narrow)]
     if len(known) != len(terms) or len({w.strides for w in known}) != 1:
         return None
     large = [p for w in known if (p := as_phases(g, w)) is not None]
-    small = [w for w in known if w.kernel == (1, 1) and w.begins == (0, 0)]
+    small = [w for w in known if w.kernel == (1, 1) and w.begins == (0, 0) and w.group == 1]
     if len(large) + len(small) != len(terms) or not large:
         return None
     found: Phases = {}
@@ -92,6 +96,24 @@ def _by_phases(g: Draft, gate: Gate, terms: list[str], end: str) -> str | None:
                 sums.append(plain)
         found[at] = _gated_phase(g, gate, sums, at, known[0].strides)
     return _joined(g, found, size)
+
+
+def _narrows(g: Draft, name: str) -> bool:
+    """Whether the one reader of a tensor is the transpose of a 1 x 1 convolution to fewer channels.
+
+    Then that is computed phase by phase too, and what is put together is small: the first half of a bottleneck. Only
+    for tensors that are large: every phase has nodes of its own.
+    """
+    if not g.only_read_by_one(name) or math.prod(g.space(name) or (0,)) < _LARGE:
+        return False
+    window = transposed_of(g, g.readers(name)[0].output[0])
+    return window is not None and _is_narrowing(window, g)
+
+
+def _is_narrowing(window: Transposed, g: Draft) -> bool:
+    wide = (g.space(window.ct) or (0, 0, 0))[0]
+    plain = window.kernel == (1, 1) and window.strides == (1, 1) and window.begins == (0, 0) and window.group == 1
+    return plain and 2 * window.size[0] <= wide
 
 
 def _pool_by_phases(g: Draft, gate: Gate, pool: Pool, size: tuple[int, int, int]) -> str | None:
@@ -141,6 +163,15 @@ def _times(g: Draft, ct: str, mask: str) -> str:
     return g.emit("Mul", [ct, mask], g.shape(ct))
 
 
+def _one_phase(g: Draft, window: Transposed, phase: str) -> str:
+    """A 1 x 1 convolution's transpose, of one phase of what it reads."""
+    _, height, width = g.space(phase) or (0, 0, 0)
+    made = as_conv(g, replace(window, ct=phase, size=(window.size[0], height, width)))
+    if made is None:
+        raise AssertionError("a 1 x 1 convolution without pads fits every size")
+    return made
+
+
 def _summed(g: Draft, terms: list[str], mask: str | None, zero: Zero) -> str:
     """The sum of terms and a mask: what is there already, then what a convolution makes, each taking in the sum."""
     lowered = [lower_term(g, t, zero) for t in terms]
@@ -167,6 +198,10 @@ def lower_term(g: Draft, name: str, zero: Zero) -> str:
     if window is not None:
         if window.size[0] <= 4 and (shuffled := as_shuffled(g, window)) is not None:
             return shuffled
+        phases = g.phases.get(g.now(window.ct))
+        if phases is not None and _is_narrowing(window, g):
+            narrow = {at: _one_phase(g, window, phase) for at, phase in phases.items()}
+            return _joined(g, narrow, window.size)
         if window.strides == (1, 1):
             return as_conv(g, window) or name
         if window.group == 1 and window.kernel != (1, 1) and window.size[0] > 4:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.lowering.draft import Draft, attributes, is_backward
 from gbp_onnx.lowering.patterns import gate_of, transposed_of
 
 __all__ = ["look_up_conv", "look_up_row"]
@@ -54,12 +54,16 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
     _, height, width = g.space(window.ct) or (0, 0, 0)
     row = g.emit("Gather", [window.weight, spread.index], (batch, window.size[0], 1, 1), axis=0)
     share = g.constant(np.float32(1) / np.float32(height * width))
+    alone = None if gate is None or gate.y is None else _column(g, gate.y, window.weight, spread.index)
     if gate is None or gate.y is None:
         plane = g.emit("Expand", [share, g.constant([1, 1, height, width], np.int64)], (1, 1, height, width))
     else:
-        column = g.emit("Unsqueeze", [spread.index, g.constant([1], np.int64)], (batch, 1), onnx.TensorProto.INT64)
-        y = g.emit("GatherND", [gate.y, column], (batch, height, width), batch_dims=1)
-        y = g.emit("Unsqueeze", [y, g.constant([1], np.int64)], (batch, 1, height, width))
+        if alone is None:
+            column = g.emit("Unsqueeze", [spread.index, g.constant([1], np.int64)], (batch, 1), onnx.TensorProto.INT64)
+            y = g.emit("GatherND", [gate.y, column], (batch, height, width), batch_dims=1)
+            y = g.emit("Unsqueeze", [y, g.constant([1], np.int64)], (batch, 1, height, width))
+        else:
+            y = alone
         inside = g.emit("Greater", [y, g.constant(np.float32(0))], g.shape(y), onnx.TensorProto.BOOL)
         if gate.cap is not None:
             below = g.emit("Less", [y, g.constant(np.float32(gate.cap))], g.shape(y), onnx.TensorProto.BOOL)
@@ -67,6 +71,38 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
         plane = g.emit("Where", [inside, share, g.constant(np.float32(0))], g.shape(y))
     g.replace(node.output[0], g.emit("Mul", [row, plane], g.shape(node.output[0])))
     return True
+
+
+def _column(g: Draft, y: str, weight: str, index: str) -> str | None:
+    """The target's channel of y = Relu(Conv(x, W) + b) before its Relu, [N, 1, H, W]: Gather(W, target) @ x + its bias.
+
+    Where nothing asks for the other channels.
+    """
+    rectifier = g.node(y, "Relu", "Clip")
+    conv = None if rectifier is None else g.node(rectifier.input[0], "Conv")
+    if conv is None or any(not is_backward(reader) for reader in g.readers(y)) or g.is_kept(y):
+        return None
+    x, attrs = g.now(conv.input[0]), attributes(conv)
+    space, shape = g.space(x), g.shape(weight) or ()
+    plain = all(v in (None, 0, 1, [1, 1], [0] * 4) for v in attrs.values() if not isinstance(v, bytes))
+    if g.now(conv.input[1]) != g.now(weight) or not plain or space is None or len(g.readers(conv.output[0])) != 1:
+        return None
+    if (
+        attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+        or space[0] != shape[1]
+        or g.is_kept(conv.output[0])
+    ):
+        return None
+    channels, height, width = space
+    batch = (g.shape(x) or (None,))[0]
+    row = g.emit("Gather", [weight, index], (batch, channels, 1, 1), axis=0)
+    row = g.emit("Reshape", [row, g.constant([-1, 1, channels], np.int64)], (batch, 1, channels))
+    places = g.emit("Reshape", [x, g.constant([0, channels, -1], np.int64)], (batch, channels, height * width))
+    found = g.emit("MatMul", [row, places], (batch, 1, height * width))
+    if len(conv.input) > 2:
+        bias = g.emit("Gather", [conv.input[2], index], (batch,), axis=0)
+        found = g.emit("Add", [found, g.emit("Reshape", [bias, g.constant([-1, 1, 1], np.int64)], (batch, 1, 1))], None)
+    return g.emit("Reshape", [found, g.constant([0, 1, height, width], np.int64)], (batch, 1, height, width))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ as 0); an infinite or NaN ct comes through a shut gate, which `Explainer` notice
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def additive(g: Draft, gated: Gated) -> str:
         return clip(g, gated.line(g, _STEEP, -SHUT), -SHUT, 0.0)
     below, step = _below(gated.cap)
     slope = SHUT / step
-    return clip(g, pointwise(g, _folded(g, gated, gated.cap), -slope, below * slope), -SHUT, 0.0)
+    return clip(g, _folded(g, gated, gated.cap).line(g, -slope, below * slope), -SHUT, 0.0)
 
 
 def factor(g: Draft, gated: Gated) -> str:
@@ -59,13 +59,13 @@ def factor(g: Draft, gated: Gated) -> str:
     if gated.cap is None:
         return clip(g, gated.line(g, _STEEP, 0.0), 0.0, 1.0)
     below, step = _below(gated.cap)
-    return clip(g, pointwise(g, _folded(g, gated, gated.cap), -1 / step, below / step + 1), 0.0, 1.0)
+    return clip(g, _folded(g, gated, gated.cap).line(g, -1 / step, below / step + 1), 0.0, 1.0)
 
 
-def _folded(g: Draft, gated: Gated, cap: float) -> str:
-    """A value that is `cap` where y = 0 and where y = cap, and less in between."""
-    bent = gated.line(g, 1.0, -_FOLD)
-    return g.emit("LeakyRelu", [bent], g.shape(bent), alpha=-cap / _FOLD)
+def _folded(g: Draft, gated: Gated, cap: float) -> Gated:
+    """A value that is `cap` where y = 0 and where y = cap, and less in between; of all of y, for all its places."""
+    bent = pointwise(g, gated.y, 1.0, -_FOLD)
+    return replace(gated, y=g.emit("LeakyRelu", [bent], g.shape(bent), alpha=-cap / _FOLD))
 
 
 def _below(cap: float) -> tuple[float, float]:

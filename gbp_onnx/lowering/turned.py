@@ -49,10 +49,11 @@ def as_spread(g: Draft, t: Transposed) -> str | None:
 def as_phases(g: Draft, t: Transposed) -> dict[tuple[int, int], str] | None:
     """ConvTranspose(ct, W), stride s -> s * s small convolutions, one for each phase of the result's rows and columns.
 
-    Each phase (a, b) is [N, I, ceil(H/s), ceil(W/s)]. None for dilated or grouped ones, and where a phase has no tap.
+    Each phase (a, b) is [N, I, ceil(H/s), ceil(W/s)]. None for dilated or grouped ones (but for depthwise ones), and
+    where a phase has no tap.
     """
     source = g.space(t.ct)
-    if source is None or t.dilations != (1, 1) or t.group != 1:
+    if source is None or t.dilations != (1, 1) or not (t.group == 1 or t.is_depthwise):
         return None
     quarter = [-(-n // s) for n, s in zip(t.size[1:], t.strides, strict=True)]
     found: dict[tuple[int, int], str] = {}
@@ -71,13 +72,13 @@ def as_phases(g: Draft, t: Transposed) -> dict[tuple[int, int], str] | None:
                 pads.append((-offsets[-1], end))
             weight = _turned(g, t, cuts)
             shape = g.shape(weight) or ()
-            g.origin = g.origin or t.weight
             found[a, b] = g.emit(
                 "Conv",
                 [t.ct, weight],
                 sized(g, t.ct, t.size[0], quarter[0], quarter[1]),
                 kernel_shape=list(shape[2:]),
                 pads=[pads[0][0], pads[1][0], pads[0][1], pads[1][1]],
+                group=t.group,
             )
     return found
 

@@ -23,6 +23,8 @@ Providers = str | Sequence[str | tuple[str, dict[str, Any]]]
 """What callers pass: "auto", "cpu", "cuda", or ONNX Runtime's own list of provider names (with options)."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_EXACT = (CUDA, {"use_tf32": "0"})
+"""CUDA with float32 products in float32: ONNX Runtime's own default rounds their factors to 10 bits."""
 _INSTALL_CUDA = "install CUDA 13 and cuDNN 9, for example: pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
@@ -37,6 +39,16 @@ class Choice:
     def names(self) -> tuple[str, ...]:
         """The providers' names, in order of preference."""
         return tuple(p if isinstance(p, str) else p[0] for p in self.providers)
+
+    def option(self, name: str) -> str:
+        """An option of the first provider, as text; empty where it is not given."""
+        first = self.providers[0] if self.providers else ""
+        return "" if isinstance(first, str) else str(first[1].get(name, ""))
+
+    @property
+    def captures(self) -> bool:
+        """Whether the first provider captures CUDA graphs."""
+        return self.option("enable_cuda_graph").lower() in ("1", "true")
 
 
 @lru_cache(maxsize=1)
@@ -75,7 +87,7 @@ def choose_providers(wanted: Providers = "auto") -> Choice:
     if wanted == "auto":
         problem = cuda_problem()
         if problem is None:
-            return Choice((CUDA, CPU), "CUDA works")
+            return Choice((_EXACT, CPU), "CUDA works")
         expected = "no NVIDIA driver" in problem or "CPU build" in problem
         if not expected:
             _warn_once(
@@ -83,7 +95,7 @@ def choose_providers(wanted: Providers = "auto") -> Choice:
             )
         return Choice((CPU,), problem)
     if isinstance(wanted, str):
-        names = {"cpu": (CPU,), "cuda": (CUDA, CPU)}
+        names = {"cpu": (CPU,), "cuda": (_EXACT, CPU)}
         if wanted.lower() not in names:
             raise RuntimeFailure(
                 "GBP303",

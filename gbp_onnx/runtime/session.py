@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gbp_onnx.errors import RuntimeFailure
+from gbp_onnx.runtime.binding import Replayed, run_bound
 from gbp_onnx.runtime.providers import Choice, Providers, choose_providers, onnxruntime
 
-__all__ = ["Copies", "Session"]
+__all__ = ["Copies", "Session", "takes_weights_from_memory"]
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _NEWER = ("Unsupported model IR version", "is under development", "Opset ", "No Op registered")
@@ -32,11 +33,17 @@ class Copies(Enum):
     NONE = "none"
 
 
+def takes_weights_from_memory() -> bool:
+    """Whether this version of ONNX Runtime takes the content of data files as bytes."""
+    return hasattr(onnxruntime().SessionOptions, "add_external_initializers_from_files_in_memory")
+
+
 class Session:
     """An ONNX Runtime session. Thread-safe: `run` may be called from several threads at once.
 
     `model`: serialised ModelProto, or the path of a model file. `threads`: intra-op threads, 0 = ONNX Runtime's choice.
-    `folder`: where the external data of a serialised model lie. `copies`: of weights, in layouts that run faster.
+    `folder`: where the external data of a serialised model lie; `held`: the content of data files that are none, by the
+    location that the model gives. `copies`: of weights, in layouts that run faster.
     Raises GBP304 where ONNX Runtime refuses the model.
     """
 
@@ -49,6 +56,7 @@ class Session:
         where: str = "",
         folder: str | os.PathLike[str] | None = None,
         copies: Copies = Copies.ALL,
+        held: Mapping[str, bytes] | None = None,
     ) -> None:
         ort = onnxruntime()
         self.choice = providers if isinstance(providers, Choice) else choose_providers(providers)
@@ -57,6 +65,9 @@ class Session:
         options.intra_op_num_threads = threads
         if folder is not None:
             options.add_session_config_entry(_FOLDER, str(Path(folder).resolve()))
+        if held:
+            contents = list(held.values())
+            options.add_external_initializers_from_files_in_memory(list(held), contents, list(map(len, contents)))
         if copies is not Copies.ALL:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if copies is Copies.NONE:  # the level above EXTENDED is the one that changes layouts
@@ -68,6 +79,8 @@ class Session:
         except Exception as error:
             raise _refused(error, where) from error
         self.where = where
+        self._device = int(self.choice.option("device_id") or 0)
+        self._replayed = Replayed(self._session, "cuda", self._device) if self.choice.captures else None
         self.input_types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
         self.input_shapes: dict[str, list[Any]] = {i.name: list(i.shape) for i in self._session.get_inputs()}
         self.output_types = {o.name: _numpy_type(o.type) for o in self._session.get_outputs()}
@@ -82,16 +95,33 @@ class Session:
         """Run the model and return its outputs (all, or those that are named). Raises GBP305 where running fails."""
         names = list(self.output_shapes if outputs is None else outputs)
         try:
-            values = self._session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})
+            if self._replayed is not None:
+                values = self._replayed.run(feeds, names)
+            else:
+                values = self._session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise RuntimeFailure(
-                "GBP305",
-                f"ONNX Runtime failed while running the model: {lines[0] if lines else type(error).__name__}",
-                self.where,
-                "check the shapes and the memory that is free; if the model itself runs, please report this",
-            ) from error
+            raise _failed(error, self.where) from error
         return dict(zip(names, values, strict=True))
+
+    def run_on(self, device: str, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Run the model with its outputs left on a device ("cpu", "cuda"), as OrtValues. `feeds`: OrtValues or arrays.
+
+        Raises GBP305 where running fails.
+        """
+        try:
+            return run_bound(self._session, feeds, outputs, device, self._device)
+        except Exception as error:
+            raise _failed(error, self.where) from error
+
+
+def _failed(error: Exception, where: str) -> RuntimeFailure:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return RuntimeFailure(
+        "GBP305",
+        f"ONNX Runtime failed while running the model: {lines[0] if lines else type(error).__name__}",
+        where,
+        "check the shapes and the memory that is free; if the model itself runs, please report this",
+    )
 
 
 def _refused(error: Exception, where: str) -> RuntimeFailure:
