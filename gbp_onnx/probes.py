@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 
 import onnx
 
+from gbp_onnx.errors import InputError
 from gbp_onnx.graph.reader import captured_names
 
 __all__ = [
@@ -53,7 +54,8 @@ def takes_seeds(explainer: onnx.ModelProto) -> bool:
 def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.ModelProto, str]:
     """A built explainer that takes any seed of the output's shape in place of the target, and that input's name.
 
-    The seed is float32 as the backward graph is; float64 where the output is (`double`).
+    The seed is float32 as the backward graph is; float64 where the output is (`double`). Raises GBP407 for a lowered
+    explainer that looks the target's weights up, and has no place for a seed.
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     seed, target = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"]
@@ -65,6 +67,9 @@ def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.Mode
     del model.graph.input[:]
     model.graph.input.extend([*inputs, info])
     _prune(model, {seed})
+    if any(target in node.input for node in model.graph.node):
+        what = f"this explainer takes classes only: its {props.get('gbp.lowering', '')} form looks their weights up"
+        raise InputError("GBP407", what, "target", "pass class indices, or build it with lowering='portable'")
     return model, seed
 
 

@@ -5,6 +5,8 @@ Rewrites emit nodes and put a tensor in another's place; `finish` writes what is
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ Shape = tuple[Any, ...]
 """Sizes: int where known, str or None where open."""
 
 MARK = "gbp.vjp_of"
+PROBES = ("gbp.explained", "gbp.seed", "gbp.seed_at_explained")
+"""Metadata that names tensors, which are asked for later on (see `probes`)."""
 
 
 class Draft:
@@ -44,10 +48,12 @@ class Draft:
             self.shapes[name], self.kinds[name] = tuple(weight.dims), weight.data_type
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.maker: dict[str, onnx.NodeProto] = {o: n for n in self.nodes for o in n.output if o}
-        self.named = {n.name: n for n in self.nodes if n.name and not is_backward(n)}
-        """Forward nodes by name."""
+        self.named = {n.name or f"{n.op_type}_{k}": n for k, n in enumerate(self.nodes) if not is_backward(n)}
+        """Forward nodes by name, as the reader of graphs calls them."""
         self._shape_cotangents()
-        self.outputs = {o.name for o in model.graph.output}
+        asked = [e.value for e in model.metadata_props if e.key in PROBES and e.value in self.maker]
+        self.outputs = dict.fromkeys((*(o.name for o in model.graph.output), *asked))
+        """What the model returns, or is asked for."""
         self._captured = {name for n in self.nodes for name in captured_names(n)}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
@@ -212,7 +218,7 @@ class Draft:
         ordered, makers = [], {o: n for n in self.nodes for o in n.output if o}
         placed: set[int] = set()
         forward = [n for n in self.nodes if not is_backward(n)]
-        for root in (*(o for n in forward for o in n.output if o), *(o.name for o in self.model.graph.output)):
+        for root in (*(o for n in forward for o in n.output if o), *self.outputs):
             ordered += _behind(root, makers, placed)
         for node in reversed(ordered):
             if not is_backward(node) or any(o in needed for o in node.output):
@@ -233,17 +239,42 @@ class Draft:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _shape_cotangents(self) -> None:
-        """A cotangent, called ``grad/<tensor>``, has the shape of that tensor, which inference may not find out."""
-        prefixes = ("grad/saliency/", "grad/deconvnet/", "grad/guided/", "grad/")
+        """A cotangent, called ``grad/<tensor>`` or, of several rules, ``grad/<rule>/<tensor>``, has the shape of that
+        tensor, which inference may not find out.
+        """
+        rules = json.loads(next((e.value for e in self.model.metadata_props if e.key == "gbp.rules"), "[]"))
+        prefixes = ["grad/"] if len(rules) == 1 else [f"grad/{rule}/" for rule in rules]
         for name in [o for n in self.nodes if is_backward(n) for o in n.output if o.startswith("grad/")]:
             known = self.shapes.get(name)
             if known is not None and all(isinstance(d, int) for d in known[1:]):
                 continue
-            origins = (self.shapes.get(name.removeprefix(p)) for p in prefixes if name.startswith(p))
-            shape = next((s for s in origins if s is not None), None)
-            if shape is not None and (known is None or len(known) == len(shape)):
-                self.shapes[name] = shape
-                self.kinds.setdefault(name, onnx.TensorProto.FLOAT)
+            tensor = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), "")
+            shape = self.shapes.get(tensor)
+            if shape is None or not (known is None or len(known) == len(shape)) or not self._sums_up(name, tensor):
+                continue
+            self.shapes[name] = shape
+            self.kinds.setdefault(name, onnx.TensorProto.FLOAT)
+
+    def _sums_up(self, name: str, tensor: str) -> bool:
+        """Whether `name` is the sum of what readers of a forward tensor send it.
+
+        Else it is called like its cotangent by chance: that of x is called grad/x_1 where the source has a grad/x.
+        """
+        waiting = [name]
+        while waiting:
+            node = self.maker.get(waiting.pop())
+            if node is None or not is_backward(node):
+                return False
+            if node.op_type == "Add":
+                waiting += node.input
+            else:
+                origin = next((p.value for p in node.metadata_props if p.key == MARK), "")
+                if origin not in self.named or tensor not in self.named[origin].input:
+                    return False
+        base = re.sub(r"_\d+$", "", tensor)
+        taken = name.removesuffix(tensor) + base
+        made = self.maker.get(taken)
+        return base == tensor or taken not in self.shapes or (made is not None and is_backward(made))
 
     def _read(self, name: str) -> NDArray[Any] | None:
         if name in self.weights:
@@ -295,8 +326,10 @@ class Draft:
 
 
 def is_backward(node: onnx.NodeProto) -> bool:
-    """Whether a node belongs to a derivative, or to the seed."""
-    return any(p.key == MARK for p in node.metadata_props) or node.name.startswith("grad/")
+    """Whether a node belongs to a derivative, or to the seed, whose nodes are called after what they make."""
+    if any(p.key == MARK for p in node.metadata_props):
+        return True
+    return node.name.startswith("grad/") and any(o and node.name.startswith(o) for o in node.output)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

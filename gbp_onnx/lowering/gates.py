@@ -16,7 +16,7 @@ import onnx
 from gbp_onnx.lowering.blocked import fits, interleave, is_blocked, pointwise, relu, total
 from gbp_onnx.lowering.draft import Draft
 from gbp_onnx.lowering.image import as_shuffled
-from gbp_onnx.lowering.masks import Gated, additive, factor
+from gbp_onnx.lowering.masks import Gated, additive, can_fold, factor
 from gbp_onnx.lowering.patterns import Gate, Pool, Transposed, gate_of, pool_of, terms_of, transposed_of
 from gbp_onnx.lowering.pools import Zero, pool_phases
 from gbp_onnx.lowering.turned import as_conv, as_phases, as_spread
@@ -35,12 +35,9 @@ def fuse_gate(g: Draft, node: onnx.NodeProto) -> bool:
     """
     gate, end = gate_of(g, node), node.output[0]
     inner = node.op_type == "Relu" and all(r.op_type == "Where" and gate_of(g, r) for r in g.readers(end))
-    if (
-        gate is None
-        or (inner and g.readers(end))
-        or not fits(g, end)
-        or (gate.y is not None and g.space(gate.y) != g.space(end))
-    ):
+    if gate is None or (inner and g.readers(end)) or not fits(g, end) or not can_fold(gate.cap):
+        return False
+    if gate.y is not None and g.space(gate.y) != g.space(end):
         return False
     terms = terms_of(g, gate.ct)
     made = _by_phases(g, gate, terms, end) or _at_full_size(g, gate, terms)
@@ -146,7 +143,10 @@ def _joined(g: Draft, phases: Phases, size: tuple[int, int, int]) -> str:
     if len(phases) == 1:
         return phases[0, 0]
     whole = interleave(g, phases, size[1:])[0]
-    g.phases[whole] = phases
+    _, height, width = g.space(phases[0, 0]) or (0, 0, 0)
+    last = max(phases)
+    if ((last[0] + 1) * height, (last[1] + 1) * width) == size[1:]:  # else the last ones reach over its edge
+        g.phases[whole] = phases
     return whole
 
 

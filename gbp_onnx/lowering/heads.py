@@ -21,10 +21,11 @@ def look_up_row(g: Draft, node: onnx.NodeProto) -> bool:
     """Gemm(seed [N, classes], W)  ->  Gather(W, target) [N, K], where the seed is one-hot and W an initializer."""
     attrs = attributes(node)
     weight = g.weight_shape(node.input[1])
-    index = _one_hot(g, node.input[0])
-    if index is None or weight is None or len(node.input) > 2 or attrs.get("transA", 0) or attrs.get("alpha", 1.0) != 1:
+    if weight is None or len(node.input) > 2 or attrs.get("transA", 0) or attrs.get("alpha", 1.0) != 1:
         return False
-    shape = g.shape(node.output[0])
+    index, shape = _one_hot(g, node.input[0], weight[1 if attrs.get("transB", 0) else 0]), g.shape(node.output[0])
+    if index is None:
+        return False
     if attrs.get("transB", 0):
         columns = g.emit("Gather", [node.input[1], index], None if shape is None else shape[::-1], axis=1)
         g.replace(node.output[0], g.emit("Transpose", [columns], shape, perm=[1, 0]))
@@ -46,6 +47,8 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
     gate = None if end is None or window.group != 1 else gate_of(g, end)
     spread = _spread_of(g, window.ct if gate is None else gate.ct)
     if spread is None or not g.only_read_by_one(window.ct) or g.space(window.ct) is None:
+        return False
+    if gate is not None and gate.y is not None and not (g.space(gate.y) and g.alike(gate.y, window.ct)):
         return False
     batch = (g.shape(window.ct) or (None,))[0]
     _, height, width = g.space(window.ct) or (0, 0, 0)
@@ -115,7 +118,7 @@ def _spread_of(g: Draft, name: str) -> _Spread | None:
     space = g.space(name)
     if share is None or space is None or not g.only_read_by_one(name):
         return None
-    index = _one_hot(g, share.input[0])
+    index = _one_hot(g, share.input[0], space[0])
     if index is None or not _counts(g, share.input[1]):
         return None
     shape = g.shape(share.output[0])
@@ -128,13 +131,27 @@ def _counts(g: Draft, name: str) -> bool:
     return cast is not None and g.node(cast.input[0], "ReduceProd") is not None
 
 
-def _one_hot(g: Draft, name: str) -> str | None:
-    """The indices of a seed that is 1 at one class of each image: OneHot(index, ..., [0, 1]), however reshaped."""
+def _one_hot(g: Draft, name: str, classes: int) -> str | None:
+    """The indices of a seed that is 1 at one of the classes of each image: OneHot(index, classes, [0, 1]), reshaped.
+
+    An output of several places for each image, [N, places, classes], has more values than classes.
+    """
     node = g.node(name, "Reshape", "OneHot")
     while node is not None and node.op_type == "Reshape":
         node = g.node(node.input[0], "Reshape", "OneHot")
-    if node is None or attributes(node).get("axis", -1) != -1:
+    if node is None or attributes(node).get("axis", -1) != -1 or _depth(g, node.input[1]) != classes:
         return None
     values = g.value(node.input[2])
     fits = values is not None and values.tolist() == [0, 1] and len(g.shape(node.input[0]) or ()) == 1
     return g.now(node.input[0]) if fits else None
+
+
+def _depth(g: Draft, name: str) -> float | None:
+    """The number of values of a seed: a constant, or Gather(Shape(rows [N, values]), 1)."""
+    gather = g.node(name, "Gather")
+    rows = None if gather is None or g.number(gather.input[1]) != 1 else g.node(gather.input[0], "Shape")
+    if rows is None:
+        return g.number(name)
+    shape = g.shape(rows.input[0])
+    size = None if attributes(rows) or shape is None or len(shape) != 2 else shape[1]
+    return size if isinstance(size, int) else None

@@ -17,7 +17,7 @@ import numpy as np
 from gbp_onnx.lowering.blocked import clip, pick, pointwise
 from gbp_onnx.lowering.draft import Draft
 
-__all__ = ["SHUT", "Gated", "additive", "factor"]
+__all__ = ["SHUT", "Gated", "additive", "can_fold", "factor"]
 
 SHUT = 2.0**60
 _STEEP = 2.0**127
@@ -38,6 +38,11 @@ class Gated:
         """slope * y + bias, at these places."""
         _, *whole = g.space(self.y) or (0, 0, 0)
         return pick(g, self.y, self.at, self.strides, self.size or (whole[0], whole[1]), slope, bias)
+
+
+def can_fold(cap: float | None) -> bool:
+    """Whether a cap is large enough for what `_folded` takes away to leave it as it is."""
+    return cap is None or np.float32(cap) - np.float32(_FOLD) == np.float32(cap)
 
 
 def additive(g: Draft, gated: Gated) -> str:

@@ -5,6 +5,7 @@ in that row. So the cotangent goes from the pool's output to the maxima of rows,
 tap after tap takes it where its value is the maximum, and leaves the rest to the next:
 
     m_i = [x_i = p] = Relu(1 - 2^90 (p - x_i))      exact: equal numbers differ by 0, others by 2^-90 or more
+                                                    (scaled after the difference, which large numbers survive)
     g_i = rest * m_i;  rest = rest - g_i            the last tap takes what is left
 
 The m_i depend on no cotangent: rules and targets share them. Where the input cannot be negative, zeros may stand for
