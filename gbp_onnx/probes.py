@@ -17,10 +17,14 @@ __all__ = [
     "forward_of",
     "forward_part",
     "probe_names",
+    "prune",
     "takes_seeds",
     "with_probes",
     "with_seed_input",
 ]
+
+
+_PROBES = ("gbp.seed", "gbp.seed_at_explained", "gbp.explained", "gbp.output")
 
 
 def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
@@ -66,7 +70,7 @@ def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.Mode
     inputs = [i for i in model.graph.input if i.name != target]
     del model.graph.input[:]
     model.graph.input.extend([*inputs, info])
-    _prune(model, {seed})
+    prune(model, {seed})
     if any(target in node.input for node in model.graph.node):
         what = f"this explainer takes classes only: its {props.get('gbp.lowering', '')} form looks their weights up"
         raise InputError("GBP407", what, "target", "pass class indices, or build it with lowering='portable'")
@@ -102,7 +106,9 @@ def for_given_classes(explainer: onnx.ModelProto) -> onnx.ModelProto | None:
     outputs = [o for o in model.graph.output if o.name in maps]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
-    _prune(model)
+    prune(model)
+    for index in reversed([k for k, e in enumerate(model.metadata_props) if e.key in _PROBES]):
+        del model.metadata_props[index]  # nobody asks for them here: a lowered form may do without
     return model
 
 
@@ -117,7 +123,7 @@ def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.Model
     del model.graph.output[:], model.graph.input[:]
     model.graph.output.extend(outputs)
     model.graph.input.extend(inputs)
-    _prune(model)
+    prune(model)
     return model
 
 
@@ -128,11 +134,11 @@ def forward_of(explainer: onnx.ModelProto) -> onnx.ModelProto:
     model.CopyFrom(explainer)
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(probe_names(props)))
-    _prune(model)
+    prune(model)
     return model
 
 
-def _prune(model: onnx.ModelProto, given: Set[str] = frozenset()) -> None:
+def prune(model: onnx.ModelProto, given: Set[str] = frozenset()) -> None:
     """Leave out, in place, the nodes and weights that no output needs; `given`: tensors that have become inputs."""
     kept, needed = _needed(model, given)
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]

@@ -21,7 +21,7 @@ from gbp_onnx.errors import InputError
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.graph.sizes import Dims, input_dims, output_dims, with_sizes
 from gbp_onnx.lowering import lower
-from gbp_onnx.probes import for_given_classes, forward_part, takes_seeds, with_probes, with_seed_input
+from gbp_onnx.probes import for_given_classes, forward_part, prune, takes_seeds, with_probes, with_seed_input
 from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Copies, Session
 from gbp_onnx.stored import location_in, parsed
@@ -207,7 +207,10 @@ class Variants:
         key = f"{self._key} {role} {form} {sizes}" if self._key else ""
         data = self._loading.cache.get(key) if key else None
         if parsed(data, location_in(self._built)) is None:
-            data = serialised(lower(self._variant(kind, sizes), form), self._loading.where)
+            model = lower(self._variant(kind, sizes), form)
+            if kind == "class":
+                prune(model)  # the forward nodes that only the scores needed
+            data = serialised(model, self._loading.where)
             if key:
                 self._loading.cache.put(key, data)
         return self._load(data or b"")

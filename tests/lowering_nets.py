@@ -81,9 +81,7 @@ class Net:
 
     def pool(self, x: str, kernel: Any = 3, stride: Any = 2, pads: Any = 0, **attrs: Any) -> str:
         space = [pads] * 4 if isinstance(pads, int) else list(pads)
-        return str(
-            self.node("MaxPool", x, kernel_shape=_pair(kernel), strides=_pair(stride), pads=space, **attrs)
-        )
+        return str(self.node("MaxPool", x, kernel_shape=_pair(kernel), strides=_pair(stride), pads=space, **attrs))
 
     def concat(self, *xs: str) -> str:
         y = self.node("Concat", *xs, axis=1)

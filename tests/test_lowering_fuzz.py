@@ -58,7 +58,9 @@ def _layer(draw: st.DrawFn, net: Net, x: str, layer: str) -> str:
             return net.act(made, cap) if draw(st.booleans()) else str(made)
         case "concat":
             parts = [x] if draw(st.booleans()) else []
-            parts += [net.block(x, draw(channels), k, cap=cap) for k in draw(st.sampled_from(((1, 3), (3,), (1, 3, 5))))]
+            parts += [
+                net.block(x, draw(channels), k, cap=cap) for k in draw(st.sampled_from(((1, 3), (3,), (1, 3, 5))))
+            ]
             return net.concat(*parts) if len(parts) > 1 else parts[0]
         case "norm":
             return net.act(net.norm(net.conv(x, draw(channels))), cap)

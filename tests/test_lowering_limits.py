@@ -392,7 +392,9 @@ def test_half_precision(form: str) -> None:
 def test_double_precision_keeps_its_rows(form: str) -> None:
     """Looked up, they would be float32. (ONNX Runtime has no convolution of doubles.)"""
     net = Net(height=5, width=6)
-    hidden = net.node("Relu", net.node("Gemm", net.node("Flatten", "x"), net.weight(net.random.standard_normal((90, 16)))))
+    hidden = net.node(
+        "Relu", net.node("Gemm", net.node("Flatten", "x"), net.weight(net.random.standard_normal((90, 16))))
+    )
     net.node("Gemm", hidden, net.weight(net.random.standard_normal((16, 5))), name="y")
     built = portable(in_type(net, TensorProto.DOUBLE))
     other = lowered(built, form)
@@ -502,7 +504,10 @@ LOOKALIKES: dict[str, Any] = {
     "a window of another tensor": lambda n, x: window(n, x, 1.0),
     "a window with a cap for each channel": lambda n, x: window(n, x, np.linspace(0.1, 2, 16).reshape(16, 1, 1)),
     "a mask for each channel": lambda n, x: n.node(
-        "Where", n.node("Greater", n.weight(np.linspace(-1, 1, 16).reshape(1, 16, 1, 1)), n.weight(0.0)), x, n.weight(0.0)
+        "Where",
+        n.node("Greater", n.weight(np.linspace(-1, 1, 16).reshape(1, 16, 1, 1)), n.weight(0.0)),
+        x,
+        n.weight(0.0),
     ),
     "a mask for each column": lambda n, x: n.node(
         "Where", n.node("Greater", n.weight(np.linspace(-1, 1, 12)), n.weight(0.0)), n.conv(x, 16), n.weight(0.0)
@@ -525,9 +530,7 @@ LOOKALIKES: dict[str, Any] = {
     "x + x": lambda n, x: n.relu(n.node("Add", n.node("Add", x, x), n.conv(x, 16))),
     "x - y": lambda n, x: n.relu(n.node("Sub", x, n.conv(x, 16))),
     "a pool of -x": lambda n, x: n.pool(n.node("Neg", x), 3, 2, 1),
-    "pools of pools with windows in the padding": lambda n, x: n.pool(
-        n.pool(x, 2, 3, 1, ceil_mode=1), 2, 1
-    ),
+    "pools of pools with windows in the padding": lambda n, x: n.pool(n.pool(x, 2, 3, 1, ceil_mode=1), 2, 1),
     "AveragePool": lambda n, x: n.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
     "a global maximum": lambda n, x: n.node("Add", x, n.node("GlobalMaxPool", x)),
     "ConvTranspose": lambda n, x: n.relu(
@@ -537,7 +540,9 @@ LOOKALIKES: dict[str, Any] = {
     "Slice with steps": lambda n, x: n.node(
         "Slice", x, *(n.weight(v, np.int64) for v in ([1, 0], [12, 12], [2, 3], [2, 3]))
     ),
-    "Slice": lambda n, x: n.node("Slice", n.relu(n.conv(x, 16)), *(n.weight(v, np.int64) for v in ([1, 2], [11, 12], [2, 3]))),
+    "Slice": lambda n, x: n.node(
+        "Slice", n.relu(n.conv(x, 16)), *(n.weight(v, np.int64) for v in ([1, 2], [11, 12], [2, 3]))
+    ),
     "shuffled channels": lambda n, x: n.node(
         "Reshape",
         n.node("Transpose", n.node("Reshape", x, n.weight([0, 2, 8, 12, 12], np.int64)), perm=[0, 2, 1, 3, 4]),
@@ -579,7 +584,9 @@ def test_other_numbers_of_axes(rank: int) -> None:
     net.inputs[0] = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, *[9] * rank])
     x, inside = "x", 3
     for _ in range(2):
-        x = net.node("Conv", x, net.weight(net.random.standard_normal((16, inside, *[3] * rank)) * 0.2), pads=[1] * 2 * rank)
+        x = net.node(
+            "Conv", x, net.weight(net.random.standard_normal((16, inside, *[3] * rank)) * 0.2), pads=[1] * 2 * rank
+        )
         x, inside = net.relu(x), 16
     x = net.node("MaxPool", x, kernel_shape=[2] * rank, strides=[2] * rank)
     net.channels[x] = 16

@@ -8,10 +8,13 @@ from gbp_onnx.lowering.heads import look_up_conv, look_up_row
 from gbp_onnx.lowering.pieces import cut_split
 from gbp_onnx.lowering.rewriting import Rewrite
 from gbp_onnx.lowering.scales import scale_by_conv
+from gbp_onnx.lowering.sizes import know_size, reshape_to_constant
 
 __all__ = ["CPU"]
 
 CPU = (
+    Rewrite("sizes", ("Gather", "Slice"), know_size),
+    Rewrite("shapes", ("Reshape",), reshape_to_constant),
     Rewrite("rows", ("Gemm",), look_up_row),
     Rewrite("classifiers", ("ConvTranspose",), look_up_conv),
     Rewrite("scales", ("Mul",), scale_by_conv),

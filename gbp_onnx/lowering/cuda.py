@@ -16,6 +16,7 @@ from gbp_onnx.lowering.growing import nest_concats
 from gbp_onnx.lowering.heads import look_up_conv, look_up_row
 from gbp_onnx.lowering.patterns import never_negative, transposed_of
 from gbp_onnx.lowering.rewriting import Rewrite
+from gbp_onnx.lowering.sizes import know_size, reshape_to_constant
 from gbp_onnx.lowering.turned import as_conv
 
 __all__ = ["CUDA"]
@@ -42,6 +43,8 @@ def cast_mask(g: Draft, node: onnx.NodeProto) -> bool:
 
 
 CUDA = (
+    Rewrite("sizes", ("Gather", "Slice"), know_size),
+    Rewrite("shapes", ("Reshape",), reshape_to_constant),
     Rewrite("rows", ("Gemm",), look_up_row),
     Rewrite("classifiers", ("ConvTranspose",), look_up_conv),
     Rewrite("growing", ("Split",), nest_concats),

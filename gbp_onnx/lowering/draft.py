@@ -51,6 +51,8 @@ class Draft:
         self.named = {n.name or f"{n.op_type}_{k}": n for k, n in enumerate(self.nodes) if not is_backward(n)}
         """Forward nodes by name, as the reader of graphs calls them."""
         self._shape_cotangents()
+        roles: dict[str, str] = next((json.loads(e.value) for e in model.metadata_props if e.key == "gbp.inputs"), {})
+        self._batch = (self.shapes.get(roles.get("image", "")) or (None,))[0]
         asked = [e.value for e in model.metadata_props if e.key in PROBES and e.value in self.maker]
         self.outputs = dict.fromkeys((*(o.name for o in model.graph.output), *asked))
         """What the model returns, or is asked for."""
@@ -123,11 +125,14 @@ class Draft:
         return (c, h, w) if all(isinstance(d, int) and d > 0 for d in (c, h, w)) else None
 
     def alike(self, one: str, other: str) -> bool:
-        """Whether two tensors have one shape: equal sizes; open ones count as equal to open ones (batches)."""
+        """Whether two tensors have one shape: equal sizes; open ones count as equal to open ones (batches), and an open
+        first one as the batch of the images where that is fixed.
+        """
         a, b = self.shape(one), self.shape(other)
         if a is None or b is None or len(a) != len(b):
             return False
-        return all(x == y or not (isinstance(x, int) or isinstance(y, int)) for x, y in zip(a, b, strict=True))
+        sizes = zip(self._with_batch(a), self._with_batch(b), strict=True)
+        return all(x == y or not (isinstance(x, int) or isinstance(y, int)) for x, y in sizes)
 
     def value(self, name: str) -> NDArray[Any] | None:
         """The value of an initializer or of a Constant node."""
@@ -206,6 +211,14 @@ class Draft:
                     node.input[index] = new
             self._readers.setdefault(new, []).append(node)
 
+    def needed(self) -> set[int]:
+        """The nodes, by id, that what the model returns depends on by now."""
+        makers = {o: n for n in self.nodes for o in n.output if o}
+        placed: set[int] = set()
+        for name in self.outputs:
+            _behind(self.now(name), makers, placed)
+        return placed
+
     def finish(self) -> None:
         """Write the nodes that the outputs need, in topological order, and the new constants, into the model."""
         names = self._final_names()
@@ -237,6 +250,9 @@ class Draft:
         graph.initializer.extend(t for t in self._added if t.name in needed)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _with_batch(self, shape: Shape) -> Shape:
+        return (self._batch, *shape[1:]) if len(shape) == 4 and not isinstance(shape[0], int) else shape
 
     def _shape_cotangents(self) -> None:
         """A cotangent, called ``grad/<tensor>`` or, of several rules, ``grad/<rule>/<tensor>``, has the shape of that

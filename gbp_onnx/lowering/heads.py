@@ -80,7 +80,10 @@ def _column(g: Draft, y: str, weight: str, index: str) -> str | None:
     """
     rectifier = g.node(y, "Relu", "Clip")
     conv = None if rectifier is None else g.node(rectifier.input[0], "Conv")
-    if conv is None or any(not is_backward(reader) for reader in g.readers(y)) or g.is_kept(y):
+    if rectifier is None or conv is None or g.is_kept(y) or g.is_kept(conv.output[0]):
+        return None
+    needed = g.needed()
+    if any(not is_backward(reader) and id(reader) in needed for reader in g.readers(y)):
         return None
     x, attrs = g.now(conv.input[0]), attributes(conv)
     space, shape = g.space(x), g.shape(weight) or ()
