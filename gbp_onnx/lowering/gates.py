@@ -95,7 +95,7 @@ def _by_phases(g: Draft, gate: Gate, terms: list[str], end: str) -> str | None:
                     return None
                 sums.append(plain)
         found[at] = _gated_phase(g, gate, sums, at, known[0].strides)
-    return _joined(g, found, size)
+    return _joined(g, found, size, clear=gate.y is not None and gate.cap is None)  # y counts as 0 there: shut
 
 
 def _narrows(g: Draft, name: str) -> bool:
@@ -122,7 +122,8 @@ def _pool_by_phases(g: Draft, gate: Gate, pool: Pool, size: tuple[int, int, int]
     if phases is None:
         return None
     rest = replace(gate, y=None) if masked else gate
-    return _joined(g, {at: _gated_phase(g, rest, [p], at, pool.strides) for at, p in phases.items()}, size)
+    # A window that reaches over the edge has found its maximum before.
+    return _joined(g, {at: _gated_phase(g, rest, [p], at, pool.strides) for at, p in phases.items()}, size, clear=True)
 
 
 def _gated_phase(g: Draft, gate: Gate, sums: list[str], at: tuple[int, int], strides: tuple[int, int]) -> str:
@@ -139,13 +140,14 @@ def _gated_phase(g: Draft, gate: Gate, sums: list[str], at: tuple[int, int], str
     return relu(g, total(g, additive(g, place), *sums))
 
 
-def _joined(g: Draft, phases: Phases, size: tuple[int, int, int]) -> str:
+def _joined(g: Draft, phases: Phases, size: tuple[int, int, int], clear: bool = False) -> str:
+    """The phases put together. `clear`: they hold zeros where they reach over the edge of an odd tensor."""
     if len(phases) == 1:
         return phases[0, 0]
     whole = interleave(g, phases, size[1:])[0]
     _, height, width = g.space(phases[0, 0]) or (0, 0, 0)
     last = max(phases)
-    if ((last[0] + 1) * height, (last[1] + 1) * width) == size[1:]:  # else the last ones reach over its edge
+    if clear or ((last[0] + 1) * height, (last[1] + 1) * width) == size[1:]:
         g.phases[whole] = phases
     return whole
 
@@ -210,7 +212,7 @@ def lower_term(g: Draft, name: str, zero: Zero) -> str:
         phases = g.phases.get(g.now(window.ct))
         if phases is not None and _is_narrowing(window, g):
             narrow = {at: _one_phase(g, window, phase) for at, phase in phases.items()}
-            return _joined(g, narrow, window.size)
+            return _joined(g, narrow, window.size, clear=True)  # as those that they are made of
         if window.strides == (1, 1):
             return as_conv(g, window) or name
         if window.group == 1 and window.kernel != (1, 1) and window.size[0] > 4:
