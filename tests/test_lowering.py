@@ -112,17 +112,30 @@ def first_conv(height: int, width: int, then: str, **attrs: Any) -> Net:
     """The convolution of the image, whose cotangent is whole, or comes in phases."""
     net = Net(height=height, width=width)
     y = net.relu(net.conv("x", 16, **attrs))
-    y = {"conv": lambda: net.block(y, 32), "stride": lambda: net.block(y, 32, 3, 2), "pool": lambda: net.pool(y, 3, 2, 1)}[
-        then
-    ]()
+    y = {
+        "conv": lambda: net.block(y, 32),
+        "stride": lambda: net.block(y, 32, 3, 2),
+        "pool": lambda: net.pool(y, 3, 2, 1),
+    }[then]()
     net.head(y)
     return net
 
 
-for _kernel, _stride, _pads in ((3, 1, 1), (5, 1, 0), (3, 2, 1), (7, 2, 3), (2, 2, 0), (4, 4, 0), (3, 3, 1), (11, 4, 2)):
+for _kernel, _stride, _pads in (
+    (3, 1, 1),
+    (5, 1, 0),
+    (3, 2, 1),
+    (7, 2, 3),
+    (2, 2, 0),
+    (4, 4, 0),
+    (3, 3, 1),
+    (11, 4, 2),
+):
     for _then in ("conv", "stride", "pool"):
         for _size in ((24, 24), (27, 25)):
-            case(f"image/{_kernel}x{_kernel}, stride {_stride}, then {_then}, {_size[0]} x {_size[1]}", levels=2, sums=1)(
+            case(
+                f"image/{_kernel}x{_kernel}, stride {_stride}, then {_then}, {_size[0]} x {_size[1]}", levels=2, sums=1
+            )(
                 lambda k=_kernel, s=_stride, p=_pads, t=_then, z=_size: first_conv(  # type: ignore[misc]
                     z[0], z[1], t, kernel=k, stride=s, pads=p
                 )
@@ -180,7 +193,7 @@ def _pool_beside() -> Net:
     return net
 
 
-@case("pool/of what may be negative", levels=1, gates=1)
+@case("pool/3x3, stride 2, padded, of what may be negative", levels=1, gates=1)
 def _pool_negative() -> Net:
     net = Net()
     net.head(net.block(net.pool(net.conv(net.block("x", 16), 16), 3, 2, 1), 16))
@@ -265,7 +278,9 @@ def gapped(op: str) -> Net:
     y = net.relu(y)
     y = net.relu(net.norm(net.conv(y, 32, 3, 2), None))
     gamma = np.linspace(-1, 1, 33)
-    net.head(net.relu(net.norm(net.conv(y, 33, 1), gamma)) if op == "odd" else net.norm(y, np.r_[gamma[1:16], np.zeros(17)]))
+    net.head(
+        net.relu(net.norm(net.conv(y, 33, 1), gamma)) if op == "odd" else net.norm(y, np.r_[gamma[1:16], np.zeros(17)])
+    )
     return net
 
 
@@ -367,7 +382,9 @@ def _two_layers() -> Net:
     net = Net(height=6, width=6)
     flat = net.node("Flatten", net.pool(net.block("x", 16), 2, 2))
     w = net.weight(net.random.standard_normal((144, 24)) * 0.1)
-    net.node("Gemm", net.node("Relu", net.node("MatMul", flat, w)), net.weight(net.random.standard_normal((24, 5))), name="y")
+    net.node(
+        "Gemm", net.node("Relu", net.node("MatMul", flat, w)), net.weight(net.random.standard_normal((24, 5))), name="y"
+    )
     return net
 
 

@@ -14,7 +14,8 @@ from onnx.reference.op_run import OpRun
 
 import gbp_onnx
 from gbp_onnx.errors import InputError
-from gbp_onnx.lowering import REWRITES, check_lowering, liked_by, lower
+from gbp_onnx.lowering import REWRITES, check_lowering, gates, liked_by
+from gbp_onnx.probes import for_given_classes
 from tests.lowering_nets import RULES, Net, agree, attributions, fired, lowered, portable, run
 
 Array = NDArray[Any]
@@ -157,6 +158,21 @@ def test_a_fixed_mask_of_another_shape_before_the_mean(shape: tuple[int, ...], b
         built = portable(net.model(), rule)
         for form in FORMS:
             agree(built, lowered(built, form), images(net, 1 if batch == 1 else 2))
+
+
+@pytest.mark.parametrize("cap", [None, 0.4])
+def test_scores_that_nobody_asks_for(cap: float | None) -> None:
+    """The target's scores alone are computed, for their gate."""
+    net = Net()
+    scores = net.act(net.conv(net.block("x", 16), 5, 1), cap)
+    net.node("Flatten", net.node("GlobalAveragePool", scores), name="y")
+    for rule in RULES:
+        built = for_given_classes(portable(net.model(), rule))
+        assert built is not None
+        other = lowered(built)
+        assert fired(other)["classifiers"] == 1
+        assert len(other.graph.output) == 1
+        agree(built, other, images(net))
 
 
 # --- explainers ---------------------------------------------------------------------------------------------------
@@ -334,6 +350,21 @@ def test_maps_of_nothing_stay_nothing() -> None:
         assert not any(m.any() for m in attributions(run(other, images(net))).values())
 
 
+@pytest.mark.parametrize("size", [(16, 16), (13, 11)])
+@pytest.mark.parametrize("cap", [None, 6.0])
+def test_narrow_bottlenecks_of_large_tensors(
+    size: tuple[int, int], cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the tensors were large: phases go through the next convolution, and are put together behind it."""
+    monkeypatch.setattr(gates, "_LARGE", 0)
+    net = Net(height=size[0], width=size[1])
+    x = net.block("x", 16)
+    for group in (48, 1):
+        x = net.conv(net.block(net.block(x, 48, 1, cap=cap), 48, 3, 2, cap=cap, group=group), 16, 1)
+    net.head(x)
+    assert both_agree(net, images(net))["cpu"]["gates"] > 0
+
+
 # --- sizes, types, operators --------------------------------------------------------------------------------------
 
 
@@ -392,7 +423,9 @@ def test_half_precision(form: str) -> None:
 def test_double_precision_keeps_its_rows(form: str) -> None:
     """Looked up, they would be float32. (ONNX Runtime has no convolution of doubles.)"""
     net = Net(height=5, width=6)
-    hidden = net.node("Relu", net.node("Gemm", net.node("Flatten", "x"), net.weight(net.random.standard_normal((90, 16)))))
+    hidden = net.node(
+        "Relu", net.node("Gemm", net.node("Flatten", "x"), net.weight(net.random.standard_normal((90, 16))))
+    )
     net.node("Gemm", hidden, net.weight(net.random.standard_normal((16, 5))), name="y")
     built = portable(in_type(net, TensorProto.DOUBLE))
     other = lowered(built, form)
@@ -502,7 +535,10 @@ LOOKALIKES: dict[str, Any] = {
     "a window of another tensor": lambda n, x: window(n, x, 1.0),
     "a window with a cap for each channel": lambda n, x: window(n, x, np.linspace(0.1, 2, 16).reshape(16, 1, 1)),
     "a mask for each channel": lambda n, x: n.node(
-        "Where", n.node("Greater", n.weight(np.linspace(-1, 1, 16).reshape(1, 16, 1, 1)), n.weight(0.0)), x, n.weight(0.0)
+        "Where",
+        n.node("Greater", n.weight(np.linspace(-1, 1, 16).reshape(1, 16, 1, 1)), n.weight(0.0)),
+        x,
+        n.weight(0.0),
     ),
     "a mask for each column": lambda n, x: n.node(
         "Where", n.node("Greater", n.weight(np.linspace(-1, 1, 12)), n.weight(0.0)), n.conv(x, 16), n.weight(0.0)
@@ -510,6 +546,7 @@ LOOKALIKES: dict[str, Any] = {
     "Clip from -1 to 1": lambda n, x: n.node("Clip", n.conv(x, 16), n.weight(-1.0), n.weight(1.0)),
     "Clip from 0.5 to 1": lambda n, x: n.node("Clip", n.conv(x, 16), n.weight(0.5), n.weight(1.0)),
     "ThresholdedRelu": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=0.3),
+    "ThresholdedRelu at 0": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=0.0),
     "ThresholdedRelu below 0": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=-0.3),
     "LeakyRelu": lambda n, x: n.node("LeakyRelu", n.conv(x, 16), alpha=0.1),
     "HardSigmoid": lambda n, x: n.node("HardSigmoid", n.conv(x, 16)),
@@ -525,9 +562,7 @@ LOOKALIKES: dict[str, Any] = {
     "x + x": lambda n, x: n.relu(n.node("Add", n.node("Add", x, x), n.conv(x, 16))),
     "x - y": lambda n, x: n.relu(n.node("Sub", x, n.conv(x, 16))),
     "a pool of -x": lambda n, x: n.pool(n.node("Neg", x), 3, 2, 1),
-    "pools of pools with windows in the padding": lambda n, x: n.pool(
-        n.pool(x, 2, 3, 1, ceil_mode=1), 2, 1
-    ),
+    "pools of pools with windows in the padding": lambda n, x: n.pool(n.pool(x, 2, 3, 1, ceil_mode=1), 2, 1),
     "AveragePool": lambda n, x: n.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
     "a global maximum": lambda n, x: n.node("Add", x, n.node("GlobalMaxPool", x)),
     "ConvTranspose": lambda n, x: n.relu(
@@ -537,7 +572,9 @@ LOOKALIKES: dict[str, Any] = {
     "Slice with steps": lambda n, x: n.node(
         "Slice", x, *(n.weight(v, np.int64) for v in ([1, 0], [12, 12], [2, 3], [2, 3]))
     ),
-    "Slice": lambda n, x: n.node("Slice", n.relu(n.conv(x, 16)), *(n.weight(v, np.int64) for v in ([1, 2], [11, 12], [2, 3]))),
+    "Slice": lambda n, x: n.node(
+        "Slice", n.relu(n.conv(x, 16)), *(n.weight(v, np.int64) for v in ([1, 2], [11, 12], [2, 3]))
+    ),
     "shuffled channels": lambda n, x: n.node(
         "Reshape",
         n.node("Transpose", n.node("Reshape", x, n.weight([0, 2, 8, 12, 12], np.int64)), perm=[0, 2, 1, 3, 4]),
@@ -579,7 +616,9 @@ def test_other_numbers_of_axes(rank: int) -> None:
     net.inputs[0] = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, *[9] * rank])
     x, inside = "x", 3
     for _ in range(2):
-        x = net.node("Conv", x, net.weight(net.random.standard_normal((16, inside, *[3] * rank)) * 0.2), pads=[1] * 2 * rank)
+        x = net.node(
+            "Conv", x, net.weight(net.random.standard_normal((16, inside, *[3] * rank)) * 0.2), pads=[1] * 2 * rank
+        )
         x, inside = net.relu(x), 16
     x = net.node("MaxPool", x, kernel_shape=[2] * rank, strides=[2] * rank)
     net.channels[x] = 16
