@@ -174,7 +174,16 @@ def _one_phase(g: Draft, window: Transposed, phase: str) -> str:
 
 def _summed(g: Draft, terms: list[str], mask: str | None, zero: Zero) -> str:
     """The sum of terms and a mask: what is there already, then what a convolution makes, each taking in the sum."""
-    lowered = [lower_term(g, t, zero) for t in terms]
+    rest = []
+    for term in terms:
+        pool = pool_of(g, term)
+        plain = pool is not None and pool.strides == (1, 1)
+        whole = pool_phases(g, pool, zero, mask) if pool is not None and plain else None
+        if whole is None:
+            rest.append(term)
+        else:
+            mask = whole[0, 0]  # which began with the mask, or with the pool before
+    lowered = [lower_term(g, t, zero) for t in rest]
     late = [t for t in lowered if _takes_in(g, t)]
     ready = [t for t in lowered if t not in late]
     if not late and ready and mask is not None and fits(g, ready[-1]):

@@ -45,7 +45,7 @@ class Zero(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Windows along one axis. `value(i)`: what tap i sees, negative, shaped as the maxima; `axis`: 0 or 1."""
+    """Windows along one axis. `value(i)`: what tap i sees, times -1, shaped as the maxima; `axis`: 0 or 1."""
 
     kernel: int
     stride: int
