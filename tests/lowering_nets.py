@@ -1,4 +1,4 @@
-"""Small networks for the tests of the lowered forms, and one check: the maps are the portable form's, in any runtime."""
+"""Small networks for the tests of the lowered forms, and one check: the maps are the portable form's."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Net:
     def conv(
         self, x: str, out: int, kernel: Any = 3, stride: Any = 1, pads: Any = None, group: int = 1, **attrs: Any
     ) -> str:
-        """A convolution with a bias. `pads`: one number, or begin and end pads of both axes; default half the kernel."""
+        """A convolution with a bias. `pads`: one number, or begins and ends of both axes; default half the kernel."""
         kh, kw = _pair(kernel)
         space = [kh // 2, kw // 2] * 2 if pads is None else [pads] * 4 if isinstance(pads, int) else list(pads)
         inside = self.channels[x] // group

@@ -193,7 +193,7 @@ def _pool_beside() -> Net:
     return net
 
 
-@case("pool/of what may be negative", levels=1, gates=1)
+@case("pool/3x3, stride 2, padded, of what may be negative", levels=1, gates=1)
 def _pool_negative() -> Net:
     net = Net()
     net.head(net.block(net.pool(net.conv(net.block("x", 16), 16), 3, 2, 1), 16))

@@ -14,7 +14,8 @@ from onnx.reference.op_run import OpRun
 
 import gbp_onnx
 from gbp_onnx.errors import InputError
-from gbp_onnx.lowering import REWRITES, check_lowering, liked_by, lower
+from gbp_onnx.lowering import REWRITES, check_lowering, gates, liked_by
+from gbp_onnx.probes import for_given_classes
 from tests.lowering_nets import RULES, Net, agree, attributions, fired, lowered, portable, run
 
 Array = NDArray[Any]
@@ -157,6 +158,21 @@ def test_a_fixed_mask_of_another_shape_before_the_mean(shape: tuple[int, ...], b
         built = portable(net.model(), rule)
         for form in FORMS:
             agree(built, lowered(built, form), images(net, 1 if batch == 1 else 2))
+
+
+@pytest.mark.parametrize("cap", [None, 0.4])
+def test_scores_that_nobody_asks_for(cap: float | None) -> None:
+    """The target's scores alone are computed, for their gate."""
+    net = Net()
+    scores = net.act(net.conv(net.block("x", 16), 5, 1), cap)
+    net.node("Flatten", net.node("GlobalAveragePool", scores), name="y")
+    for rule in RULES:
+        built = for_given_classes(portable(net.model(), rule))
+        assert built is not None
+        other = lowered(built)
+        assert fired(other)["classifiers"] == 1
+        assert len(other.graph.output) == 1
+        agree(built, other, images(net))
 
 
 # --- explainers ---------------------------------------------------------------------------------------------------
@@ -332,6 +348,21 @@ def test_maps_of_nothing_stay_nothing() -> None:
         other = lowered(built, form)
         agree(built, other, images(net), nonzero=False)
         assert not any(m.any() for m in attributions(run(other, images(net))).values())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 11)])
+@pytest.mark.parametrize("cap", [None, 6.0])
+def test_narrow_bottlenecks_of_large_tensors(
+    size: tuple[int, int], cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the tensors were large: phases go through the next convolution, and are put together behind it."""
+    monkeypatch.setattr(gates, "_LARGE", 0)
+    net = Net(height=size[0], width=size[1])
+    x = net.block("x", 16)
+    for group in (48, 1):
+        x = net.conv(net.block(net.block(x, 48, 1, cap=cap), 48, 3, 2, cap=cap, group=group), 16, 1)
+    net.head(x)
+    assert both_agree(net, images(net))["cpu"]["gates"] > 0
 
 
 # --- sizes, types, operators --------------------------------------------------------------------------------------
@@ -515,6 +546,7 @@ LOOKALIKES: dict[str, Any] = {
     "Clip from -1 to 1": lambda n, x: n.node("Clip", n.conv(x, 16), n.weight(-1.0), n.weight(1.0)),
     "Clip from 0.5 to 1": lambda n, x: n.node("Clip", n.conv(x, 16), n.weight(0.5), n.weight(1.0)),
     "ThresholdedRelu": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=0.3),
+    "ThresholdedRelu at 0": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=0.0),
     "ThresholdedRelu below 0": lambda n, x: n.node("ThresholdedRelu", n.conv(x, 16), alpha=-0.3),
     "LeakyRelu": lambda n, x: n.node("LeakyRelu", n.conv(x, 16), alpha=0.1),
     "HardSigmoid": lambda n, x: n.node("HardSigmoid", n.conv(x, 16)),

@@ -47,8 +47,10 @@ def lower(model: onnx.ModelProto, form: str, *, without: Collection[str] = ()) -
     many elements of weights are turned or cut copies of the source's (``weights``), which a session makes for itself.
 
     The maps are those of the portable form within float32 rounding, in float32 and while cotangents are smaller than
-    2^60 and no activation is infinite or NaN; values of rectifiers below 2^-66 may count as 0. Shapes that are open,
-    but for the batch, leave the portable nodes where they are.
+    2^60 and no activation is infinite or NaN; values of rectifiers below 2^-66 (2^-40 beneath a cap) may count as 0,
+    and those of a pool that lie below 2^-66 as equal. Shapes that are open, but for the batch, leave the portable nodes
+    where they are. Where a row of a classifier is looked up ("rows", "classifiers"), a target out of range is an error
+    of the runtime and no map of zeros, and no seed can stand in the target's place.
     """
     done: dict[str, int] = {}
     if form in REWRITES:
