@@ -452,6 +452,8 @@ def test_the_maps_of_the_cuda_form_are_the_portable_ones(net: Case) -> None:
 # --- switches -----------------------------------------------------------------------------------------------------
 
 WITH: dict[tuple[str, str], str] = {
+    ("cpu", "sizes"): "head/transB 0",
+    ("cpu", "shapes"): "head/transB 0",
     ("cpu", "rows"): "head/transB 0",
     ("cpu", "classifiers"): "head/conv, rectified",
     ("cpu", "scales"): "norm/with negative and zero factors",
@@ -459,6 +461,8 @@ WITH: dict[tuple[str, str], str] = {
     ("cpu", "pieces"): "concat/inception, strided",
     ("cpu", "gates"): "concat/fire and pool",
     ("cpu", "sums"): "residual/inverted, depthwise, capped",
+    ("cuda", "sizes"): "head/transB 0",
+    ("cuda", "shapes"): "head/transB 0",
     ("cuda", "rows"): "head/transB 0",
     ("cuda", "classifiers"): "head/conv, capped",
     ("cuda", "growing"): "growing/4 layers",

@@ -373,7 +373,7 @@ def test_open_sizes_keep_the_portable_nodes(size: tuple[Any, Any]) -> None:
     net = Net(height=size[0], width=size[1])
     net.head(net.block(net.pool(net.block("x", 16), 3, 2, 1), 32, 3, 2))
     counts = both_agree(net, images(net))
-    assert set(counts["cpu"]) <= {"rows"}
+    assert set(counts["cpu"]) <= {"rows", "sizes", "shapes"}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 1), (1, 9), (5, 31)])
@@ -392,7 +392,7 @@ def test_every_opset(opset: int) -> None:
     net.head(net.relu(net.norm(net.conv(x, 16, 3, 2))))
     built = portable(net.model(opset=opset))
     other = lowered(built)
-    assert set(fired(other)) == {"rows", "scales", "gates", "sums"}
+    assert set(fired(other)) == {"sizes", "shapes", "rows", "scales", "gates", "sums"}
     agree(built, other, images(net), ("all",))
 
 

@@ -64,17 +64,28 @@ def nest_concats(g: Draft, node: onnx.NodeProto) -> bool:
 
 
 def _chain(g: Draft, node: onnx.NodeProto) -> list[_Level]:
-    """The levels from the shortest Concat to that of `node`, each beginning with all of the one before."""
+    """The levels from the shortest Concat to that of `node`, each beginning with all of the one before.
+
+    Those of one sweep: what they send to the first part is one sum.
+    """
     last = _level(g, node)
     if last is None:
         return []
-    beside = {r.name for r in g.readers(last.parts[0]) if r.op_type == "Concat"}
-    splits = [n for n in g.nodes if n.op_type == "Split" and is_backward(n) and _origin(n) in beside]
-    levels = sorted((v for n in splits if (v := _level(g, n)) is not None), key=lambda v: len(v.parts))
+    makers = [g.node(term, "Split") for term in terms_of(g, _sum_with(g, node.output[0]))]
+    splits = {id(n): n for n in makers if n is not None and is_backward(n)}
+    levels = sorted((v for n in splits.values() if (v := _level(g, n)) is not None), key=lambda v: len(v.parts))
     chain = [v for v in levels if last.parts[: len(v.parts)] == v.parts]
     lengths = [len(v.parts) for v in chain]
     longer = any(v.parts[: len(last.parts)] == last.parts and len(v.parts) > len(last.parts) for v in levels)
     return chain if not longer and len(set(lengths)) == len(lengths) else []
+
+
+def _sum_with(g: Draft, name: str) -> str:
+    """The whole sum that a term belongs to."""
+    root = g.now(name)
+    while g.only_read_by_one(root) and (reader := g.readers(root)[0]).op_type == "Add":
+        root = reader.output[0]
+    return root
 
 
 def _level(g: Draft, node: onnx.NodeProto) -> _Level | None:
@@ -100,9 +111,7 @@ def _sums(g: Draft, chain: Sequence[_Level]) -> dict[str, tuple[str, list[str]]]
     found: dict[str, tuple[str, list[str]]] = {}
     for index, part in enumerate(chain[-1].parts):
         pieces = {g.now(level.split.output[index]) for level in chain if index < len(level.parts)}
-        root = next(iter(sorted(pieces)))
-        while g.only_read_by_one(root) and (reader := g.readers(root)[0]).op_type == "Add":
-            root = reader.output[0]
+        root = _sum_with(g, next(iter(sorted(pieces))))
         terms = terms_of(g, root)
         if len(terms) != len(set(terms)) or not pieces <= set(terms):
             return None

@@ -46,7 +46,7 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
     end = g.maker.get(window.ct)
     gate = None if end is None or window.group != 1 else gate_of(g, end)
     spread = _spread_of(g, window.ct if gate is None else gate.ct)
-    if spread is None or not g.only_read_by_one(window.ct) or g.space(window.ct) is None:
+    if spread is None or g.space(window.ct) is None:
         return False
     if gate is not None and gate.y is not None and not (g.space(gate.y) and g.alike(gate.y, window.ct)):
         return False
@@ -119,17 +119,19 @@ def _spread_of(g: Draft, name: str) -> _Spread | None:
     expand = g.node(name, "Expand")
     share = None if expand is None else g.node(expand.input[0], "Div")
     space = g.space(name)
-    if share is None or space is None or not g.only_read_by_one(name):
+    if share is None or space is None:
         return None
     index = _one_hot(g, share.input[0], space[0])
-    if index is None or not _counts(g, share.input[1]):
+    if index is None or not _counts(g, share.input[1], space[1] * space[2]):
         return None
     shape = g.shape(share.output[0])
     return None if shape is None or shape[1:] != (space[0], 1, 1) else _Spread(index)
 
 
-def _counts(g: Draft, name: str) -> bool:
-    """Whether a tensor is the number of places: Cast(ReduceProd(...)), or a constant of the same."""
+def _counts(g: Draft, name: str, places: int) -> bool:
+    """Whether a tensor is the number of places: Cast(ReduceProd(sizes)), or a constant of the same."""
+    if g.number(name) == places:
+        return True
     cast = g.node(name, "Cast")
     return cast is not None and g.node(cast.input[0], "ReduceProd") is not None
 
