@@ -132,8 +132,8 @@ def rows_and_columns_of_phases_change_places(patch: Patch) -> None:
 def phases_reach_over_the_edge(patch: Patch) -> None:
     keep = gates._joined
 
-    def joined(g: Draft, phases: Any, size: Any) -> str:
-        whole = keep(g, phases, size)
+    def joined(g: Draft, phases: Any, size: Any, clear: bool = False) -> str:
+        whole = keep(g, phases, size, clear)
         g.phases[whole] = phases
         return whole
 
