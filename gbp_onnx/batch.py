@@ -269,8 +269,8 @@ _TAME = 1e12
 
 
 def _is_tame(attribution: NDArray[np.float32]) -> bool:
-    """Whether a map is finite and of a size that a lowered form gets right."""
-    return bool(max(attribution.max(initial=0), -attribution.min(initial=0)) <= _TAME)
+    """Whether a map is finite and of a size that a lowered form gets right: by its norm, in one pass."""
+    return bool(np.vdot(attribution, attribution) <= _TAME**2)
 
 
 def _names(props: Mapping[str, str], key: str, where: str) -> dict[str, str]:
