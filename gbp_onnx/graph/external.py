@@ -29,6 +29,7 @@ __all__ = [
     "read_in",
     "refer",
     "settle",
+    "stamp_of",
 ]
 
 LEFT_OUTSIDE = 1 << 16
@@ -191,6 +192,15 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, read a piece at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file: which one it is, its size and the time of its last change; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def location_of(tensor: onnx.TensorProto) -> str:
