@@ -1,9 +1,9 @@
 """What a second start of a model need not compute again, in a folder of files: bounded, and never needed.
 
 The folder is ``$GBP_CACHE``, else ``gbp-onnx`` in ``$XDG_CACHE_HOME`` (``~/.cache``; ``%LOCALAPPDATA%`` on Windows);
-``GBP_CACHE=off`` switches it off; ``GBP_CACHE_SIZE`` is the MiB that all entries may take together. An entry is a digest
-and the bytes that it is of, or a folder of files and a note of their checksums: one that is damaged is passed over and
-written anew. A folder that cannot be read or written is no cache, and no error.
+``GBP_CACHE=off`` switches it off; ``GBP_CACHE_SIZE`` is the MiB that all entries may take together. An entry is a
+digest and the bytes that it is of, or a folder of files and a note of their checksums: one that is damaged is passed
+over and written anew. A folder that cannot be read or written is no cache, and no error.
 """
 
 from __future__ import annotations

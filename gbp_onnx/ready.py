@@ -33,7 +33,9 @@ def session_of(new: Callable[..., Session], make: Callable[[], bytes], cache: Ca
 
 
 def _filled(new: Callable[..., Session], make: Callable[[], bytes], cache: Cache, key: str) -> Path | None:
-    """The folder with the optimised graph, made now; an empty one where ONNX Runtime can't write it: not tried again."""
+    """The folder with the optimised graph, made now; an empty one, so that it is not tried again, where ONNX Runtime
+    cannot write it.
+    """
     with cache.filling(key) as folder:
         if folder is None:
             return None

@@ -188,9 +188,10 @@ class Variants:
             raise InputError("GBP407", what, self._loading.where, fix)
         role = f"seed {self.seed_type.__name__}" if kind == "seed" else kind
         key = f"{self._key} {role} {form} {sizes}" if self._key else ""
+        usual = key if sizes in ((), self._expected) or not self._own_sizes else ""  # not each of many sizes
         if form == PORTABLE:
-            return self._load(lambda: self._variant(kind, sizes), key)
-        return self._load(partial(self._lowered, kind, form, sizes, key), key)
+            return self._load(lambda: self._variant(kind, sizes), usual)
+        return self._load(partial(self._lowered, kind, form, sizes, key), usual)
 
     def _lowered(self, kind: str, form: str, sizes: _Sizes, key: str) -> bytes:
         """The lowered form, from the cache or made now and kept there."""
@@ -224,9 +225,15 @@ class Variants:
         def new(model: bytes, optimised: bool = False, **changes: Any) -> Session:
             if not optimised:
                 how.unchanged()
-            places: dict[str, Any] = {"folder": how.folder, "held": how.held, **changes}
-            options = {"threads": how.threads, "copies": how.copies, "one_block": weights < ONE_BLOCK_BELOW}
-            session = Session(model, how.choice, where=how.where, optimised=optimised, **options, **places)
+            options: dict[str, Any] = {
+                "threads": how.threads,
+                "where": how.where,
+                "folder": how.folder,
+                "copies": how.copies,
+                "held": how.held,
+                "one_block": weights < ONE_BLOCK_BELOW,
+            }
+            session = Session(model, how.choice, optimised=optimised, **{**options, **changes})
             if not optimised:
                 how.unchanged()  # while weights were read
             return session

@@ -81,10 +81,17 @@ def external_tensors(model: onnx.ModelProto) -> tuple[list[onnx.TensorProto], li
     def visit_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
             for attribute in node.attribute:
-                others.extend(t for t in (attribute.t, *attribute.tensors) if is_external(t))
-                for graph in (attribute.g, *attribute.graphs):
-                    others.extend(t for t in graph.initializer if is_external(t))
-                    visit_graph(graph)
+                if attribute.HasField("t") and is_external(attribute.t):
+                    others.append(attribute.t)
+                others.extend(filter(is_external, attribute.tensors))
+                if attribute.HasField("g"):
+                    visit_body(attribute.g)
+                for graph in attribute.graphs:
+                    visit_body(graph)
+
+    def visit_body(graph: onnx.GraphProto) -> None:
+        others.extend(filter(is_external, graph.initializer))
+        visit_graph(graph)
 
     visit_graph(model.graph)
     for function in model.functions:

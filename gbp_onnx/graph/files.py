@@ -85,7 +85,7 @@ class ModelFile:
                     "GBP106",
                     f"the weights are read where they lie, and {path.name!r} has {'changed' if now else 'gone'} since",
                     self.where,
-                    "make the explainer again",
+                    "leave the file as it is while its explainer lives, or pass the model's bytes",
                 )
 
     def digests(self) -> dict[str, str]:

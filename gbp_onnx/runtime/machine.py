@@ -1,5 +1,5 @@
-"""What ONNX Runtime's optimised graphs depend on besides the model: its build, and the processor, whose vector width the
-layout of convolutions follows.
+"""What ONNX Runtime's optimised graphs depend on besides the model: its build, and the processor, whose vector width
+the layout of convolutions follows.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 from gbp_onnx.runtime.providers import onnxruntime
 
@@ -19,11 +20,11 @@ _PROCESSOR |= {"Features", "CPU implementer", "CPU architecture", "CPU variant",
 
 @lru_cache(maxsize=1)
 def machine() -> str:
-    """The build of ONNX Runtime and the first processor's kind and instruction sets; empty where these are not known."""
+    """The build of ONNX Runtime, the first processor's kind and instruction sets; empty where these are not known."""
     if sys.platform != "linux":
         return ""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             first = file.read(1 << 14).split("\n\n")[0]  # all processors would take a while to list
     except OSError:
         return ""

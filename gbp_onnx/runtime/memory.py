@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system: the GNU C library keeps most of what ONNX Runtime frees as it loads."""
+"""Memory that was freed goes back to the system: the GNU C library keeps what ONNX Runtime frees as it loads."""
 
 from __future__ import annotations
 
