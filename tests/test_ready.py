@@ -49,7 +49,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def maps(model: Any, target: Any = 281, **options: Any) -> np.ndarray:
+def maps(model: Any, target: Any = None, **options: Any) -> np.ndarray:
     return gbp_onnx.Explainer(model, providers="cpu", **options).attribute(X, target)["guided"]
 
 
@@ -115,7 +115,7 @@ def test_of_arrays_of_many_sizes_the_first_is_kept(folder: Path, tmp_path: Path,
     explainer = gbp_onnx.Explainer(tmp_path / "free.onnx", providers="cpu")
     assert started == ["plain"]  # of the forward pass
     for size in (64, 96, 64):
-        explainer.attribute(X[:, :, :size, :size], 0)
+        explainer.attribute(X[:, :, :size, :size])
     assert started == ["plain", "written", "kept", "plain"]
     assert entry(folder)
 
@@ -210,7 +210,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 def test_a_large_file_must_stay_as_it_is(model: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     monkeypatch.setattr(files, "WHOLE_BELOW", 1 << 20)
     explainer = gbp_onnx.Explainer(model, providers="cpu")
-    first = explainer.attribute(X, 281)["guided"]
+    first = explainer.attribute(X)["guided"]
     if change == "another":
         shutil.copy(model, model.with_name("other.onnx")).replace(model)
     elif change == "changed":
@@ -218,7 +218,7 @@ def test_a_large_file_must_stay_as_it_is(model: Path, monkeypatch: pytest.Monkey
             file.write(b"\0")
     else:
         model.unlink()
-    np.testing.assert_array_equal(explainer.attribute(X, 281)["guided"], first)
+    np.testing.assert_array_equal(explainer.attribute(X)["guided"], first)
     for later in (
         lambda: explainer.attribute(X, np.eye(1000, dtype=np.float32)[281]),
         lambda: explainer._opened.several(5),
