@@ -45,13 +45,13 @@ class Explainer:
     form, mapping or `Preprocess` (default: the model's metadata, else a guess that each explanation's warnings
     announce). `labels`: a list or a file (default: the model's metadata). `output`, `wrt`, `explain`, `rectify`: as for
     `build`; a built explainer has made its choice. `low_memory`: whether ONNX Runtime makes no copies of weights,
-    in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 128 MiB or more,
-    and external data, are read where they lie: they must stay while the explainer lives. `lowering`: the form of the
-    backward part, as for `build`; "auto" is the one that the provider in use runs fastest (the portable one under
-    `low_memory`). A built explainer that is portable is lowered here, one that is lowered stays as it is. `threads`: of
-    ONNX Runtime for one image, 0 = its own choice; 1 is the fastest for `explain_many`.
-    `cache`: whether what is built of a model file is kept for its next
-    start, without its weights (see docs/running.md; the environment's GBP_CACHE names the folder, or "off").
+    in layouts that run faster (default: where more than 1 GiB of them lie on disk). A model file of 16 MiB or more, and
+    external data, are read where they lie: they must stay as they are while the explainer lives (else GBP106).
+    `lowering`: the form of the backward part, as for `build`; "auto" is the one that the provider in use runs fastest
+    (the portable one under `low_memory`). A built explainer that is portable is lowered here, one that is lowered stays
+    as it is. `threads`: of ONNX Runtime for one image, 0 = its own choice; 1 is the fastest for `explain_many`.
+    `cache`: whether what is built of a model file, and ONNX Runtime's optimised graph with its weights, are kept for
+    the next start (see docs/running.md; the environment's GBP_CACHE names the folder, or "off").
 
     Thread-safe: one explainer may serve several threads. On the CPU the same input gives the same bits on the same
     machine and thread count; on CUDA sums over overlapping pools may differ in the last bits from run to run.

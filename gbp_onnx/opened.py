@@ -27,11 +27,13 @@ from gbp_onnx.stored import HELD, built_or_kept, is_held, key_of, without_weight
 from gbp_onnx.target import is_explainer
 from gbp_onnx.variants import PORTABLE, Loading, form_of
 
-__all__ = ["DEFAULT_RULES", "LOW_MEMORY_FROM", "Opened", "copies_for"]
+__all__ = ["BLOCKED_FROM", "DEFAULT_RULES", "LOW_MEMORY_FROM", "Opened", "copies_for"]
 
 DEFAULT_RULES = ("guided",)
-LOW_MEMORY_FROM = 1 << 30
-"""Bytes of weights on disk: beyond, copies in faster layouts cost more memory and start-up time than they are worth."""
+BLOCKED_FROM, LOW_MEMORY_FROM = 1 << 26, 1 << 30
+"""Bytes of weights on disk: beyond, packed copies, and all copies in faster layouts, cost more memory and start-up time
+than they are worth.
+"""
 
 _MOST_THREADS = 1024
 
@@ -69,6 +71,7 @@ class Opened:
             file = self._read()
         if is_held(file):  # the file may change or go meanwhile
             self._read = replace(file, model=onnx.ModelProto()).fresh
+        self._unchanged = replace(file, model=onnx.ModelProto()).check_unchanged
         self.where, self._options = file.where, dict(options)
         self._asked = asked or tuple(RULES)
         self.is_built = is_explainer(file.model)
@@ -83,7 +86,9 @@ class Opened:
         self.low_memory = copies is Copies.NONE
         """Whether weights have no copies in faster layouts."""
         form = _form(lowering, choice, self.low_memory)
-        self._loading = Loading(choice, self.where, form, file.folder, copies, threads, held, self._cache)
+        self._loading = Loading(
+            choice, self.where, form, file.folder, copies, threads, held, self._cache, self._unchanged
+        )
         self.lowering = form_of(self.props) if form_of(self.props) != PORTABLE else form
         """The form that runs."""
         self.runner = self._start(built, key)
@@ -105,7 +110,7 @@ class Opened:
         with self._lock:
             key = (output, explain)
             if key not in self._others:
-                built, kept = self._build(self._read(), output=output, explain=explain)
+                built, kept = self._build(self._again(), output=output, explain=explain)
                 self._others[key] = self._start(built, kept), {e.key: e.value for e in built.metadata_props}
             return self._others[key]
 
@@ -113,8 +118,13 @@ class Opened:
         """The explainer of `count` targets of one image at once (see `build_loaded`); built on first use."""
         with self._lock:
             if count not in self._several:
-                self._several[count] = self._start(*self._build(self._read(), several=count))
+                self._several[count] = self._start(*self._build(self._again(), several=count))
             return self._several[count]
+
+    def _again(self) -> ModelFile:
+        """The model as it was read first."""
+        self._unchanged()
+        return self._read()
 
     def _build(self, file: ModelFile, **changes: Any) -> tuple[onnx.ModelProto, str]:
         """The explainer of the source with some options changed, and the key under which more of it is kept."""
@@ -136,7 +146,7 @@ def copies_for(low_memory: bool | None, on_disk: int) -> Copies:
     """What the caller asked for, else what suits so many bytes of weights on disk."""
     if low_memory is not None:
         return Copies.NONE if low_memory else Copies.ALL
-    return Copies.NONE if on_disk > LOW_MEMORY_FROM else Copies.BLOCKED if on_disk else Copies.ALL
+    return Copies.NONE if on_disk > LOW_MEMORY_FROM else Copies.BLOCKED if on_disk > BLOCKED_FROM else Copies.ALL
 
 
 def _form(lowering: str, choice: Choice, low_memory: bool) -> str:

@@ -17,7 +17,7 @@ TOGETHER = 5
 """Classes that share a forward pass: as many as top5 has."""
 ALONE_FIRST = 4
 """Images whose classes are run one by one: the other graph takes longer to build and to load than it saves on them
-(measured: as long as two images of ResNet-18 save, ten of SqueezeNet, fifteen of GoogLeNet).
+(measured: as long as ten images of ResNet-50 save, thirty of SqueezeNet or GoogLeNet; three to five where it is kept).
 """
 
 

@@ -8,8 +8,9 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,12 @@ import onnx
 
 from gbp_onnx.cache import Cache
 from gbp_onnx.errors import InputError
+from gbp_onnx.graph.external import bytes_outside
 from gbp_onnx.graph.files import serialised
 from gbp_onnx.graph.sizes import Dims, input_dims, output_dims, with_sizes
 from gbp_onnx.lowering import lower
 from gbp_onnx.probes import for_given_classes, forward_part, prune, takes_seeds, with_probes, with_seed_input
+from gbp_onnx.ready import session_of
 from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Copies, Session
 from gbp_onnx.stored import location_in, parsed
@@ -29,11 +32,13 @@ from gbp_onnx.stored import location_in, parsed
 __all__ = ["PORTABLE", "Loading", "Shaped", "Variants", "form_of"]
 
 PORTABLE = "portable"
+ONE_BLOCK_BELOW = 1 << 24
+"""Bytes of large weights: models with more have the tensors of a run apart, which takes less memory."""
 SIZES_KEPT = 4
 """Sessions for sizes of their own that are kept; beyond, the one that was not used for longest goes."""
 
 
-SMALL = 1 << 25
+SMALL = 1 << 24
 """Bytes of weights up to which a session of its own for given classes is worth its memory."""
 
 
@@ -55,7 +60,7 @@ _Sizes = tuple[tuple[str, tuple[int | None, ...]], ...]
 @dataclass(frozen=True, slots=True)
 class Loading:
     """How sessions are made. `form`: the lowering; `folder`: where weights lie that were left on disk; `threads`: of
-    each session, 0 = ONNX Runtime's choice.
+    each session, 0 = ONNX Runtime's choice; `unchanged`: raises where files that weights are read from have changed.
     """
 
     choice: Choice
@@ -66,6 +71,7 @@ class Loading:
     threads: int = 0
     held: Mapping[str, bytes] = field(default_factory=dict)
     cache: Cache = field(default_factory=lambda: Cache(None))
+    unchanged: Callable[[], None] = lambda: None
 
     @property
     def on_cpu(self) -> bool:
@@ -154,7 +160,7 @@ class Variants:
         """The session of the forward pass alone, with the model's own outputs."""
         with self._lock:
             if self._forward is None:
-                self._forward = self._load(forward_part(self._built, self.own))
+                self._forward = self._load(lambda: forward_part(self._built, self.own))
             return self._forward
 
     def _for(self, kind: str, feeds: Mapping[str, Shaped], form: str) -> Session:
@@ -201,19 +207,24 @@ class Variants:
             what = "this explainer was lowered for class indices: it has no place for a seed"
             fix = "explain the source model, or build the explainer with lowering=portable"
             raise InputError("GBP407", what, self._loading.where, fix)
-        if form == PORTABLE:
-            return self._load(self._variant(kind, sizes))
         role = f"seed {self.seed_type.__name__}" if kind == "seed" else kind
         key = f"{self._key} {role} {form} {sizes}" if self._key else ""
+        usual = key if sizes in ((), self._expected) or not self._own_sizes else ""  # not each of many sizes
+        if form == PORTABLE:
+            return self._load(lambda: self._variant(kind, sizes), usual)
+        return self._load(partial(self._lowered, kind, form, sizes, key), usual)
+
+    def _lowered(self, kind: str, form: str, sizes: _Sizes, key: str) -> bytes:
+        """The lowered form, from the cache or made now and kept there."""
         data = self._loading.cache.get(key) if key else None
-        if parsed(data, location_in(self._built)) is None:
+        if data is None or parsed(data, location_in(self._built)) is None:
             model = lower(self._variant(kind, sizes), form)
             if kind == "class":
                 prune(model)  # the forward nodes that only the scores needed
             data = serialised(model, self._loading.where)
             if key:
                 self._loading.cache.put(key, data)
-        return self._load(data or b"")
+        return data
 
     def _variant(self, kind: str, sizes: _Sizes) -> onnx.ModelProto:
         """A copy in the portable form, with these sizes; the explainer itself where it is that."""
@@ -232,17 +243,33 @@ class Variants:
         with_sizes(model, {name: fixed for name, fixed in sizes if name != self._target or kind != "seed"})
         return model
 
-    def _load(self, model: onnx.ModelProto | bytes) -> Session:
-        how = self._loading
-        return Session(
-            model if isinstance(model, bytes) else serialised(model, how.where),
-            how.choice,
-            threads=how.threads,
-            where=how.where,
-            folder=how.folder,
-            copies=how.copies,
-            held=how.held,
-        )
+    def _load(self, make: Callable[[], onnx.ModelProto | bytes], key: str = "") -> Session:
+        """The session of the model that `make` makes. `key`: under which what ONNX Runtime makes of it may be kept."""
+        how, weights = self._loading, bytes_outside(self._built)
+
+        def data() -> bytes:
+            model = make()
+            return model if isinstance(model, bytes) else serialised(model, how.where)
+
+        def new(model: bytes, optimised: bool = False, **changes: Any) -> Session:
+            if not optimised:
+                how.unchanged()
+            options: dict[str, Any] = {
+                "threads": how.threads,
+                "where": how.where,
+                "folder": how.folder,
+                "copies": how.copies,
+                "held": how.held,
+                "one_block": weights < ONE_BLOCK_BELOW,
+            }
+            session = Session(model, how.choice, optimised=optimised, **{**options, **changes})
+            if not optimised:
+                how.unchanged()  # while weights were read
+            return session
+
+        # Blocked copies of weights are as large as these; their derivatives have others.
+        pays = how.choice.names == (CPU,) and how.copies is not Copies.NONE and how.cache.takes(2 * weights)
+        return session_of(new, data, how.cache, f"{key} {how.copies.value}" if key and pays else "")
 
     def _opened(self, name: str, dims: list[Any]) -> Dims:
         """A shape that a session inferred with one image, as it is for any number of them."""

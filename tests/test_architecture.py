@@ -28,7 +28,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("sweep", "gradient", "lowering", "outputs", "several", "target", "probes"), 4),
     "report": 5,
     **dict.fromkeys(("auditing", "batch", "comparison", "explainer", "explanation", "inspection", "many"), 6),
-    **dict.fromkeys(("looks", "on_device", "opened", "seeds", "stored", "targets", "together", "variants"), 6),
+    **dict.fromkeys(("looks", "on_device", "opened", "ready", "seeds", "stored", "targets", "together", "variants"), 6),
     **dict.fromkeys(("cli", "pytest_plugin"), 7),
     **dict.fromkeys(("__init__", "__main__"), 8),
 }

@@ -51,7 +51,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def maps(model: Any, target: Any = 281, **options: Any) -> np.ndarray:
+def forget_what_is_ready(folder: Path) -> None:
+    """Take the graphs that ONNX Runtime has optimised away, for which nothing needs to be lowered."""
+    for ready in folder.glob("*.files"):
+        shutil.rmtree(ready)
+
+
+def maps(model: Any, target: Any = None, **options: Any) -> np.ndarray:
     return gbp_onnx.Explainer(model, providers="cpu", **options).attribute(X, target)["guided"]
 
 
@@ -70,15 +76,15 @@ def test_a_built_file_is_lowered_once(folder: Path, tmp_path: Path, made: list[s
     assert made == ["lowered"]
 
 
-def test_weights_are_not_kept(folder: Path, model: Path) -> None:
+def test_graphs_are_kept_without_weights(folder: Path, model: Path) -> None:
     maps(model)
-    assert sum(f.stat().st_size for f in folder.iterdir()) < model.stat().st_size / 2
+    assert sum(f.stat().st_size for f in folder.glob("*.gbp")) < model.stat().st_size / 2
 
 
 def test_other_options_and_other_contents_are_other_entries(folder: Path, model: Path, made: list[str]) -> None:
     plain = maps(model)
     assert not np.array_equal(maps(model, explain="output"), plain)
-    assert not np.array_equal(gbp_onnx.Explainer(model, "saliency").attribute(X, 281)["saliency"], plain)
+    assert not np.array_equal(gbp_onnx.Explainer(model, "saliency").attribute(X)["saliency"], plain)
     changed = onnx.load(model)
     for tensor in changed.graph.initializer:
         if len(tensor.dims) == 4:
@@ -96,7 +102,7 @@ def test_a_change_of_the_code_is_a_change(folder: Path, model: Path, made: list[
 
 
 def test_the_file_may_be_renamed_and_go_away(folder: Path, model: Path, made: list[str]) -> None:
-    first = maps(model)
+    first = maps(model, 281)
     explainer = gbp_onnx.Explainer(model.rename(model.with_name("other.onnx")), providers="cpu")
     model.with_name("other.onnx").unlink()
     np.testing.assert_array_equal(explainer.attribute(X, 281)["guided"], first)
@@ -120,7 +126,8 @@ def test_a_file_that_changes_is_not_read_again(folder: Path, model: Path, monkey
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "no model", "another file's weights"])
 def test_damaged_entries_are_written_anew(folder: Path, model: Path, made: list[str], damage: str) -> None:
     first = maps(model)
-    for entry in folder.iterdir():
+    forget_what_is_ready(folder)
+    for entry in folder.glob("*.gbp"):
         data = bytearray(entry.read_bytes())
         if damage == "another file's weights":
             other = onnx.ModelProto.FromString(bytes(data[32:]))
@@ -137,6 +144,7 @@ def test_damaged_entries_are_written_anew(folder: Path, model: Path, made: list[
         entry.write_bytes(data)
     np.testing.assert_array_equal(maps(model), first)
     assert made == ["built", "lowered"] * 2
+    forget_what_is_ready(folder)
     np.testing.assert_array_equal(maps(model), first)
     assert made == ["built", "lowered"] * 2
 
@@ -178,6 +186,51 @@ def test_what_was_not_used_for_longest_goes(tmp_path: Path, monkeypatch: pytest.
     assert kept.get("a") == b"a" * 1000  # now it was used last
     kept.put("e", b"e" * 1000)
     assert [name for name in "abcde" if kept.get(name) is not None] == ["a", "c", "d", "e"]
+
+
+def test_folders_of_files_go_like_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MOST_BYTES", 3200)
+    kept = Cache(tmp_path)
+    assert kept.takes(800)
+    assert not kept.takes(801)
+    for at, name in enumerate("abc"):
+        with kept.filling(name) as folder:
+            assert folder is not None
+            (folder / "one").write_bytes(name.encode() * 400)
+            (folder / "two").write_bytes(name.encode() * 400)
+        entry = kept.files(name)
+        assert entry is not None
+        os.utime(entry, ns=(at, at))
+    assert kept.files("a") is not None  # now it was used last
+    kept.put("d", b"d" * 1000)
+    assert [name for name in "abc" if kept.files(name) is not None] == ["a", "c"]
+    assert kept.get("d") == b"d" * 1000
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".files", ".files", ".gbp"]
+
+
+def test_a_folder_that_fails_is_not_kept(tmp_path: Path) -> None:
+    kept = Cache(tmp_path / "cache")
+    with pytest.raises(KeyError), kept.filling("key") as folder:
+        assert folder is not None
+        (folder / "one").write_bytes(b"1")
+        raise KeyError("key")
+    assert kept.files("key") is None
+    assert not list((tmp_path / "cache").iterdir())
+    (tmp_path / "file").write_text("")
+    with Cache(tmp_path / "file" / "cache").filling("key") as folder:
+        assert folder is None
+
+
+def test_the_environment_says_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("GBP_CACHE_SIZE", "2")
+    assert Cache(tmp_path).takes(1 << 19)
+    assert not Cache(tmp_path).takes((1 << 19) + 1)
+    monkeypatch.setenv("GBP_CACHE_SIZE", "1 GB")
+    for start in (lambda: Cache(tmp_path), lambda: gbp_onnx.Explainer(providers="cpu")):
+        with pytest.raises(gbp_onnx.GbpError) as error:
+            start()
+        assert error.value.code == "GBP410"
+    assert Cache(None).get("key") is None  # that is switched off: its size says nothing
 
 
 @pytest.mark.skipif(

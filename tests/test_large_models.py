@@ -164,11 +164,12 @@ def test_the_maps_are_the_same_wherever_the_weights_lie(
 
 def test_copies_are_made_where_they_are_worth_it() -> None:
     """By the bytes of weights on disk, where the caller does not say."""
-    from gbp_onnx.opened import LOW_MEMORY_FROM, copies_for
+    from gbp_onnx.opened import BLOCKED_FROM, LOW_MEMORY_FROM, copies_for
     from gbp_onnx.runtime.session import Copies
 
-    found = [copies_for(None, size) for size in (0, 1, LOW_MEMORY_FROM, LOW_MEMORY_FROM + 1)]
-    assert found == [Copies.ALL, Copies.BLOCKED, Copies.BLOCKED, Copies.NONE]
+    sizes = (0, BLOCKED_FROM, BLOCKED_FROM + 1, LOW_MEMORY_FROM, LOW_MEMORY_FROM + 1)
+    found = [copies_for(None, size) for size in sizes]
+    assert found == [Copies.ALL, Copies.ALL, Copies.BLOCKED, Copies.BLOCKED, Copies.NONE]
     assert [copies_for(low, 1 << 40) for low in (False, True)] == [Copies.ALL, Copies.NONE]
 
 

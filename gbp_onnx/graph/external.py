@@ -29,6 +29,7 @@ __all__ = [
     "read_in",
     "refer",
     "settle",
+    "stamp_of",
 ]
 
 LEFT_OUTSIDE = 1 << 16
@@ -80,10 +81,17 @@ def external_tensors(model: onnx.ModelProto) -> tuple[list[onnx.TensorProto], li
     def visit_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
             for attribute in node.attribute:
-                others.extend(t for t in (attribute.t, *attribute.tensors) if is_external(t))
-                for graph in (attribute.g, *attribute.graphs):
-                    others.extend(t for t in graph.initializer if is_external(t))
-                    visit_graph(graph)
+                if attribute.HasField("t") and is_external(attribute.t):
+                    others.append(attribute.t)
+                others.extend(filter(is_external, attribute.tensors))
+                if attribute.HasField("g"):
+                    visit_body(attribute.g)
+                for graph in attribute.graphs:
+                    visit_body(graph)
+
+    def visit_body(graph: onnx.GraphProto) -> None:
+        others.extend(filter(is_external, graph.initializer))
+        visit_graph(graph)
 
     visit_graph(model.graph)
     for function in model.functions:
@@ -191,6 +199,15 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, read a piece at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file: which one it is, its size and the time of its last change; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def location_of(tensor: onnx.TensorProto) -> str:

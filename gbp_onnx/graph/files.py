@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from gbp_onnx.errors import InputError, ModelError
-from gbp_onnx.graph.external import data_files, external_tensors, file_sha256, location_of, settle
+from gbp_onnx.graph.external import data_files, external_tensors, file_sha256, location_of, settle, stamp_of
 from gbp_onnx.graph.wire import without_weights
 
 __all__ = [
@@ -33,7 +33,7 @@ ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 OLDEST_OPSET = 7
 MAX_PROTOBUF = 2**31 - 1  # protobuf refuses to serialise a message of 2 GiB or more
-WHOLE_BELOW = 1 << 27
+WHOLE_BELOW = 1 << 24
 """Bytes: a model file that is smaller is read as a whole, and may go away afterwards."""
 _ROOM = 1 << 25  # for what an explainer adds to its source
 
@@ -58,7 +58,7 @@ class ModelFile:
 
     `model`: a ModelProto of its own, which may be changed. `folder`: where the weights lie that were left on disk, to
     which their locations are relative; None where every weight is inside. `data`: the external data files that the
-    model named, by location.
+    model named, by location. `stamps`: of the files in which weights were left, as they were before they were read.
     """
 
     model: onnx.ModelProto
@@ -68,12 +68,25 @@ class ModelFile:
     data: dict[str, Path]
     own: str = ""
     content: bytes | None = None
+    stamps: dict[Path, tuple[int, ...] | None] = field(default_factory=dict)
 
     def fresh(self) -> ModelFile:
         """The model as it was read, from the bytes that were kept: a ModelProto of its own once more."""
         if self.content is None:
             raise ValueError(f"{self.where}: the bytes were not kept")
         return replace(self, model=_parse(self.content, self.where))
+
+    def check_unchanged(self) -> None:
+        """Raises GBP106 where a file in which weights were left has changed since it was read, or has gone."""
+        for path, stamp in self.stamps.items():
+            now = stamp_of(path)
+            if now != stamp:
+                raise ModelError(
+                    "GBP106",
+                    f"the weights are read where they lie, and {path.name!r} has {'changed' if now else 'gone'} since",
+                    self.where,
+                    "leave the file as it is while its explainer lives, or pass the model's bytes",
+                )
 
     def digests(self) -> dict[str, str]:
         """What says which weights these are, as metadata: SHA-256 of the model file and of each data file."""
@@ -95,13 +108,14 @@ def read_model(
     """Read a model; its large weights are read in, or left on disk.
 
     They stay on disk where `leave` asks for it: those in external data files, and those inside a model file of
-    `whole_below` bytes (default 128 MiB) or more. External data also stay there where the model with them is larger
+    `whole_below` bytes (default 16 MiB) or more. External data also stay there where the model with them is larger
     than the 2 GiB of one protobuf message. `hold`: keep the bytes of a model that is read as a whole. Every
     location is checked before anything is opened. Raises GBP101 (missing), GBP102 (not ONNX), GBP103 (no graph), GBP104
     (opset below 7), GBP105/GBP106 (external data).
     """
     where = source_name(source)
     folder, own = None, ""
+    stamps: dict[Path, tuple[int, ...] | None] = {}
     content: bytes | None = None
     if isinstance(source, onnx.ModelProto):
         if hold and source.ByteSize() <= MAX_PROTOBUF:
@@ -113,6 +127,7 @@ def read_model(
         model = _parse(content, where)
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
+        stamps[path] = stamp_of(path)
         light = _light(path, WHOLE_BELOW if whole_below is None else whole_below) if leave else None
         folder, own = (path.parent, "") if light is None else (path.resolve().parent, path.resolve().name)
         content = _read(path) if light is None else None
@@ -136,9 +151,11 @@ def read_model(
             "pass the model's path",
         )
     data = data_files(model, folder, where)
+    stamps |= {path: stamp_of(path) for path in data.values()}
     left = settle(model, folder, where, None if leave else MAX_PROTOBUF - _ROOM)
     data.pop(own, None)
-    return ModelFile(model, source, where, folder if left else None, data, own, content if hold else None)
+    stamps = stamps if left else {}
+    return ModelFile(model, source, where, folder if left else None, data, own, content if hold else None, stamps)
 
 
 def _light(path: Path, whole_below: int) -> onnx.ModelProto | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 __all__ = ["Outline", "draw_outline"]
 
@@ -30,6 +30,8 @@ def draw_outline(image: NDArray[np.uint8], outline: Outline) -> NDArray[np.uint8
         drawn[_grown(outline.mask, width) & ~outline.mask] = OUTER
         drawn[outline.mask & ~inside] = INNER
     if outline.box is not None:
+        from PIL import ImageDraw  # it brings letters along, which take a while and some memory to load
+
         picture = Image.fromarray(drawn)
         pen = ImageDraw.Draw(picture)
         height, across = image.shape[:2]

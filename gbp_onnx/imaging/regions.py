@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gbp_onnx.imaging.photo import read_photo
 from gbp_onnx.imaging.preprocess import Frame
@@ -33,6 +33,8 @@ def in_frame(mask: Mask, frame: Frame) -> Mask:
 
 def polygon_mask(size: Size, polygons: Sequence[Sequence[float]]) -> Mask:
     """The inside of polygons (x, y, x, y, ... in pixels) in a photograph of this (height, width)."""
+    from PIL import ImageDraw  # it brings letters along, which take a while and some memory to load
+
     canvas = Image.new("1", (size[1], size[0]))
     draw = ImageDraw.Draw(canvas)
     for polygon in polygons:
