@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from pathlib import Path
 from typing import Any
@@ -76,16 +75,12 @@ def explanation(settings: Settings) -> Any:
     return lambda: one.explain(photo, target)
 
 
-def explainer(model: Path, rules: tuple[str, ...], lowering: str, threads: int = 0) -> Any:
+def explainer(model: Path, rules: tuple[str, ...], lowering: str, threads: int = 0, cache: bool = True) -> Any:
     """An explainer on the CPU; models without preprocessing of their own take ImageNet's."""
-    from gbp_onnx import Explainer, build
+    from gbp_onnx import Explainer
 
-    known = inspect.signature(Explainer).parameters
-    given: dict[str, Any] = {"rules": rules, "providers": "cpu", "preprocess": "imagenet"}
-    if "lowering" in known and "threads" in known:
-        return Explainer(model, lowering=lowering, threads=threads, **given)
-    # TEMPORARY, until Explainer takes `lowering` and `threads`: ONNX Runtime's own count of threads.
-    return Explainer(build(model, rules, lowering=lowering), **given)
+    given: dict[str, Any] = {"rules": rules, "providers": "cpu", "preprocess": "imagenet", "cache": cache}
+    return Explainer(model, lowering=lowering, threads=threads, **given)
 
 
 def image_for(declared: Any, kind: np.dtype[Any], size: int, batch: int = 1) -> np.ndarray[Any, Any]:

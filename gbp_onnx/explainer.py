@@ -145,7 +145,7 @@ class Explainer:
         best box, of a segmenter the class of the largest area over its mask, background apart; the explanation's
         warnings say so.
         Returns an `Explanation`; a list for "top5" and several targets; and a list of these for a list of images.
-        Several classes of an image share its forward pass from the fifth such image on.
+        Several classes of an image share its forward pass from the second such image on.
 
         Raises InputError: GBP401..GBP406 (the image), GBP407 (the target), GBP408 (the label).
         """

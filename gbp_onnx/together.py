@@ -15,9 +15,10 @@ __all__ = ["Together"]
 
 TOGETHER = 5
 """Classes that share a forward pass: as many as top5 has."""
-ALONE_FIRST = 4
-"""Images whose classes are run one by one: the other graph takes longer to build and to load than it saves on them
-(measured: as long as ten images of ResNet-50 save, thirty of SqueezeNet or GoogLeNet; three to five where it is kept).
+ALONE_FIRST = 1
+"""Images whose classes are run one by one: the other graph takes longer to build and to load than it saves on one. A
+second image is the sign of more (it pays after ten images of ResNet-50, thirty of SqueezeNet or GoogLeNet; after three
+to five where the graph is kept).
 """
 
 
