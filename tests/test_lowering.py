@@ -284,7 +284,7 @@ def gapped(op: str) -> Net:
     return net
 
 
-case("norm/of 33 channels", scales=2)(lambda: gapped("odd"))
+case("norm/of 33 channels", scales=1)(lambda: gapped("odd"))
 case("norm/with negative and zero factors", scales=2)(lambda: gapped("even"))
 
 
@@ -456,6 +456,7 @@ WITH: dict[tuple[str, str], str] = {
     ("cpu", "shapes"): "head/transB 0",
     ("cpu", "rows"): "head/transB 0",
     ("cpu", "classifiers"): "head/conv, rectified",
+    ("cpu", "factors"): "growing/4 layers",
     ("cpu", "scales"): "norm/with negative and zero factors",
     ("cpu", "growing"): "growing/4 layers",
     ("cpu", "pieces"): "concat/inception, strided",

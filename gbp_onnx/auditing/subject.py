@@ -19,6 +19,7 @@ from gbp_onnx.errors import AuditError, InputError
 from gbp_onnx.graph.files import read_model, serialised
 from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to_input, from_metadata, parse_preprocess
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
+from gbp_onnx.lowering import liked_by
 from gbp_onnx.probes import forward_of, probe_names
 from gbp_onnx.runtime.providers import Choice
 from gbp_onnx.runtime.session import Session
@@ -71,7 +72,8 @@ class Subject:
         copy = onnx.ModelProto()
         copy.CopyFrom(self.source)
         self.built = build_loaded(replace(file, model=copy, where=where), self.rules, **self.options)
-        self.runner = BatchRunner(self.built, self.rules, Loading(choice, where, folder=file.folder, threads=threads))
+        form = liked_by(choice.names[0])
+        self.runner = BatchRunner(self.built, self.rules, Loading(choice, where, form, file.folder, threads=threads))
         props = {e.key: e.value for e in self.built.metadata_props}
         self.sha256 = props["gbp.source_sha256"]
         self.props, self.head = props, props["gbp.head"] or None
