@@ -185,7 +185,7 @@ def test_no_stale_option_is_documented() -> None:
             continue
         text = path.read_text(encoding="utf-8")
         code = re.findall(r"`([^`\n]+)`", text) + [" ".join(line) for line in command_lines(text)]
-        code = [piece for piece in code if not piece.startswith(("python -m benchmarks", "ARGS="))]  # no command of ours
+        code = [piece for piece in code if not piece.startswith(("python -m benchmarks", "ARGS="))]  # not ours
         used = {flag for piece in code for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", piece)}
         assert used <= known, f"{path.name}: {used - known}"
 
