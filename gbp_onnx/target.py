@@ -326,7 +326,8 @@ def _terms(scheme: Plan) -> tuple[Tensor, Tensor | None]:
     if scheme.head is not None and (scale := scheme.head.node.input(1)) is not None:
         return scale, scheme.head.node.input(2)
     if scheme.last is None:
-        raise TypeError(f"{scheme.explained.name!r} is not quantised")
+        what = f"the type of the explained tensor {scheme.explained.name!r} cannot be found out"
+        raise ModelError("GBP103", what, scheme.where, "check that the model runs: a size may not fit where it is made")
     return scheme.last.scale, scheme.last.zero
 
 
