@@ -24,22 +24,14 @@ from benchmarks.models import resized
 from benchmarks.page import Results, page
 from benchmarks.plots import write_plots
 from benchmarks.starts import cold_start, folder_rate, starts
+from benchmarks.worker import OURS as VARIANTS
 from benchmarks.worker import PEERS
 from gbp_onnx import bundled
 from gbp_onnx.files import write_whole
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = ("costs", "sizes", "batches", "cold", "starts", "folder")
-OURS = (
-    "inference",
-    "guided",
-    "guided, portable",
-    "saliency",
-    "deconvnet",
-    "three rules",
-    "explain, one class",
-    "explain, five classes",
-)
+OURS = tuple(variant for variant in VARIANTS if variant not in ("session", "first map"))  # these are starts
 GROWING = ("inference", "guided", "captum")
 BATCHES = (1, 2, 4, 8, 16)
 SIZES = (128, 224, 320, 448, 640)

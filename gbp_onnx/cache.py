@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -69,14 +69,6 @@ class Cache:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._most = 0 if folder is None else most_bytes()
-
-    def of(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """The bytes of a key, from the folder or made now and kept there. What `make` raises is raised."""
-        found = self.get(key)
-        if found is None:
-            found = make()
-            self.put(key, found)
-        return found
 
     def get(self, key: str) -> bytes | None:
         """The bytes that were kept under a key; None where there are none, or where they are damaged."""

@@ -26,7 +26,7 @@ from gbp_onnx.opened import DEFAULT_RULES, Opened
 from gbp_onnx.pipeline import in_order, workers_beside
 from gbp_onnx.rules import check_rectify
 from gbp_onnx.runtime.binding import is_value
-from gbp_onnx.runtime.providers import Providers, choose_providers, runtime_version
+from gbp_onnx.runtime.providers import CPU, Providers, choose_providers, runtime_version
 from gbp_onnx.seeds import Target, one_each, resolve
 from gbp_onnx.targets.scalar import Scalar, target_index
 from gbp_onnx.together import Together
@@ -197,7 +197,7 @@ class Explainer:
         """Images that `explain_many` explains at a time, unless it is told: one where memory is to be low."""
         if self.low_memory and self.threads != 1:
             return 1
-        return workers_beside(self.threads, self.providers[0] == "CPUExecutionProvider")
+        return workers_beside(self.threads, self.providers[0] == CPU)
 
     def _explain_each(
         self, feeds: Feeds, targets: list[Target], frame: Frame, fitted: Preprocess, where: str

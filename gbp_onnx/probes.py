@@ -5,12 +5,12 @@ the forward pass alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import onnx
 
-from gbp_onnx.errors import InputError
 from gbp_onnx.graph.reader import captured_names
+from gbp_onnx.lowering.draft import PROBES
 
 __all__ = [
     "for_given_classes",
@@ -22,9 +22,6 @@ __all__ = [
     "with_probes",
     "with_seed_input",
 ]
-
-
-_PROBES = ("gbp.seed", "gbp.seed_at_explained", "gbp.explained", "gbp.output")
 
 
 def probe_names(props: Mapping[str, str]) -> tuple[str, str]:
@@ -58,22 +55,15 @@ def takes_seeds(explainer: onnx.ModelProto) -> bool:
 def with_seed_input(explainer: onnx.ModelProto, double: bool) -> tuple[onnx.ModelProto, str]:
     """A built explainer that takes any seed of the output's shape in place of the target, and that input's name.
 
-    The seed is float32 as the backward graph is; float64 where the output is (`double`). Raises GBP407 for a lowered
-    explainer that looks the target's weights up, and has no place for a seed.
+    The seed is float32 as the backward graph is; float64 where the output is (`double`). Only for one that takes seeds
+    (see `takes_seeds`).
     """
     props = {e.key: e.value for e in explainer.metadata_props}
     seed, target = props["gbp.seed"], json.loads(props["gbp.inputs"])["target"]
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
     kind = onnx.TensorProto.DOUBLE if double else onnx.TensorProto.FLOAT
     info = onnx.helper.make_tensor_value_info(seed, kind, None)
-    inputs = [i for i in model.graph.input if i.name != target]
-    del model.graph.input[:]
-    model.graph.input.extend([*inputs, info])
+    model = _copy(explainer, inputs=[*(i for i in explainer.graph.input if i.name != target), info])
     prune(model, {seed})
-    if any(target in node.input for node in model.graph.node):
-        what = f"this explainer takes classes only: its {props.get('gbp.lowering', '')} form looks their weights up"
-        raise InputError("GBP407", what, "target", "pass class indices, or build it with lowering='portable'")
     return model, seed
 
 
@@ -97,18 +87,14 @@ def for_given_classes(explainer: onnx.ModelProto) -> onnx.ModelProto | None:
     )
     if index is None:
         return None
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
+    model = _copy(explainer, outputs=[o for o in explainer.graph.output if o.name in maps])
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             if name == index:
                 node.input[place] = target
-    outputs = [o for o in model.graph.output if o.name in maps]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
     prune(model)
-    for index in reversed([k for k, e in enumerate(model.metadata_props) if e.key in _PROBES]):
-        del model.metadata_props[index]  # nobody asks for them here: a lowered form may do without
+    for place in reversed([k for k, e in enumerate(model.metadata_props) if e.key in PROBES]):
+        del model.metadata_props[place]  # nobody asks for them here: a lowered form may do without
     return model
 
 
@@ -116,13 +102,8 @@ def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.Model
     """The explainer with these outputs alone, which depend on no target: a forward pass, without any derivative."""
     props, wanted = {e.key: e.value for e in explainer.metadata_props}, set(names)
     target = json.loads(props["gbp.inputs"])["target"]
-    model = onnx.ModelProto()
-    model.CopyFrom(explainer)
-    outputs = [o for o in model.graph.output if o.name in wanted]
-    inputs = [i for i in model.graph.input if i.name != target]
-    del model.graph.output[:], model.graph.input[:]
-    model.graph.output.extend(outputs)
-    model.graph.input.extend(inputs)
+    inputs = [i for i in explainer.graph.input if i.name != target]
+    model = _copy(explainer, [o for o in explainer.graph.output if o.name in wanted], inputs)
     prune(model)
     return model
 
@@ -130,11 +111,23 @@ def forward_part(explainer: onnx.ModelProto, names: Iterable[str]) -> onnx.Model
 def forward_of(explainer: onnx.ModelProto) -> onnx.ModelProto:
     """The forward part of a built explainer: the same inputs, and the two probes as its only outputs."""
     props = {e.key: e.value for e in explainer.metadata_props}
+    model = _copy(explainer, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(probe_names(props))])
+    prune(model)
+    return model
+
+
+def _copy(
+    explainer: onnx.ModelProto,
+    outputs: Sequence[onnx.ValueInfoProto] | None = None,
+    inputs: Sequence[onnx.ValueInfoProto] | None = None,
+) -> onnx.ModelProto:
+    """A copy with these outputs and inputs, or its own."""
     model = onnx.ModelProto()
     model.CopyFrom(explainer)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(probe_names(props)))
-    prune(model)
+    for infos, own in ((outputs, model.graph.output), (inputs, model.graph.input)):
+        if infos is not None:
+            del own[:]
+            own.extend(infos)
     return model
 
 

@@ -36,8 +36,6 @@ ONE_BLOCK_BELOW = 1 << 24
 """Bytes of large weights: models with more have the tensors of a run apart, which takes less memory."""
 SIZES_KEPT = 4
 """Sessions for sizes of their own that are kept; beyond, the one that was not used for longest goes."""
-
-
 SMALL = 1 << 24
 """Bytes of weights up to which a session of its own for given classes is worth its memory."""
 

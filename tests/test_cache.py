@@ -24,17 +24,6 @@ X = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GBP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return Path(shutil.copy(bundled.model_path(), tmp_path / "model.onnx"))
-
-
-@pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is built and lowered from now on."""
     seen: list[str] = []

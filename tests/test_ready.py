@@ -25,17 +25,6 @@ pytestmark = pytest.mark.skipif(not machine(), reason="the processor is not know
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GBP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return Path(shutil.copy(bundled.model_path(), tmp_path / "model.onnx"))
-
-
-@pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How sessions are made from now on: "plain", "written" (plain, and what is optimised is kept), "kept"."""
     seen: list[str] = []

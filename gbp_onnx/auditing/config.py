@@ -23,8 +23,9 @@ from gbp_onnx.auditing.settings import (
 )
 from gbp_onnx.auditing.toml_lines import line_of, lines_of
 from gbp_onnx.errors import AuditError
-from gbp_onnx.pipeline import processors
+from gbp_onnx.pipeline import workers_beside
 from gbp_onnx.rules import RULES
+from gbp_onnx.runtime.providers import CPU
 
 __all__ = ["BaselineSection", "Config", "ImagesSection", "ModelSection", "RunSection", "read_config"]
 
@@ -113,8 +114,7 @@ class Config:
 
     def workers(self, providers: Sequence[str]) -> int:
         """How many images are looked at at the same time: on a GPU, two keep it busy."""
-        on_cpu = providers[0] == "CPUExecutionProvider"
-        return self.run.workers or (min(8, processors()) if on_cpu else 2)
+        return self.run.workers or (workers_beside(1, on_cpu=True) if providers[0] == CPU else 2)
 
     def error(self, code: str, what: str, *path: str, fix: str = "") -> AuditError:
         """An error that names the file and the line of a setting."""

@@ -28,7 +28,7 @@ from gbp_onnx.imaging.regions import thumbnail
 from gbp_onnx.imaging.render import render
 from gbp_onnx.pipeline import in_order
 from gbp_onnx.report.record import AuditReport
-from gbp_onnx.runtime.providers import choose_providers, runtime_version
+from gbp_onnx.runtime.providers import CPU, choose_providers, runtime_version
 from gbp_onnx.version import package_version
 
 __all__ = ["Progress", "run_audit", "update_baseline"]
@@ -132,7 +132,7 @@ def _subject(config: Config) -> Subject:
 
 def _threads(config: Config) -> int:
     """Several images at a time, each on one thread, is faster than one image on several threads."""
-    return 1 if config.workers(("CPUExecutionProvider",)) > 1 else 0
+    return 1 if config.workers((CPU,)) > 1 else 0
 
 
 def _preprocess(config: Config, value: Any) -> Any:

@@ -21,7 +21,7 @@ from gbp_onnx.imaging.preprocess import Frame, apply, default_preprocess, fit_to
 from gbp_onnx.labels import Labels, labels_for, labels_from_metadata, read_labels
 from gbp_onnx.lowering import liked_by
 from gbp_onnx.probes import forward_of, probe_names
-from gbp_onnx.runtime.providers import Choice
+from gbp_onnx.runtime.providers import CPU, Choice
 from gbp_onnx.runtime.session import Session
 from gbp_onnx.target import build_loaded, is_explainer
 from gbp_onnx.types import Preprocess
@@ -176,7 +176,7 @@ class Subject:
 
     @property
     def _on_cpu(self) -> bool:
-        return self.runner.providers[0] == "CPUExecutionProvider"
+        return self.runner.providers[0] == CPU
 
     @property
     def _plain(self) -> Session:

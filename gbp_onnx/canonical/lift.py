@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from gbp_onnx.errors import ModelError
 from gbp_onnx.graph.external import is_external
 from gbp_onnx.graph.names import unique_name
+from gbp_onnx.graph.nodes import attribute_of
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of
 
 __all__ = ["OLDEST_EMITTED", "lift_opset"]
@@ -335,7 +336,7 @@ def _resize(c: _Context) -> None:
         c.inputs(*("" if e else name for e, name in zip(empty, c.node.input, strict=True)))
         c.done()
         return
-    if _text(_attribute(c.node, "mode", "nearest")) != "nearest":
+    if _text(attribute_of(c.node, "mode", "nearest")) != "nearest":
         _as_resize(c, c.node.input[1], "floor")
         return
     scales = c.value(1)
@@ -423,10 +424,6 @@ def _defined(op: str, opset: int) -> bool:
 
 def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [g for a in node.attribute for g in (a.g, *a.graphs) if g.node or g.output]
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _text(value: str | bytes) -> str:

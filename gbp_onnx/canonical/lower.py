@@ -7,12 +7,13 @@ model with an operator that has no exact counterpart stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from gbp_onnx.graph.nodes import attribute_of
 from gbp_onnx.graph.reader import STANDARD_DOMAINS, opset_of, skeleton_with_shapes
 
 __all__ = ["NEWEST_RUN", "lower_opset"]
@@ -99,7 +100,7 @@ def _text(kind: int) -> str:
 def _mod(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
     """Mod of floats, rounded down  =>  a - floor(a / b) * b"""
     kind = _kind(types, node.input[0])
-    if _attribute(node, "fmod", 0) or kind not in (0, TensorProto.FLOAT, TensorProto.DOUBLE, *_HALF):
+    if attribute_of(node, "fmod", 0) or kind not in (0, TensorProto.FLOAT, TensorProto.DOUBLE, *_HALF):
         return [node]
     if kind == 0:
         return None
@@ -117,7 +118,7 @@ def _swish(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
     x, y, kind = node.input[0], node.output[0], _kind(types, node.input[0])
     if kind == 0:
         return None
-    alpha, before, inner = float(_attribute(node, "alpha", 1.0)), _Nodes(), x
+    alpha, before, inner = float(attribute_of(node, "alpha", 1.0)), _Nodes(), x
     if alpha != 1:
         given = helper.make_tensor("alpha", kind, [], [alpha])
         inner = f"{y}/inner"
@@ -137,7 +138,7 @@ def _range(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
     plain = _without(node, "stash_type")
     if kind not in _HALF:
         return [plain]
-    if _attribute(node, "stash_type", 1) != TensorProto.FLOAT:
+    if attribute_of(node, "stash_type", 1) != TensorProto.FLOAT:
         return None
     y = node.output[0]
     casts = [helper.make_node("Cast", [name], [f"{y}/{k}"], to=1) for k, name in enumerate(node.input)]
@@ -149,12 +150,12 @@ def _range(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
 def _space_to_depth(node: onnx.NodeProto, types: _Types) -> _Nodes | None:
     """mode=DCR, which it always was  =>  dropped;  mode=CRD  =>  the channels put in that order"""
     plain = _without(node, "mode")
-    if _attribute(node, "mode", b"DCR") == b"DCR":
+    if attribute_of(node, "mode", b"DCR") == b"DCR":
         return [plain]
     dims = types[node.input[0]].tensor_type.shape.dim if node.input[0] in types else []
     if len(dims) != 4 or dims[1].dim_value < 1:
         return None
-    channels, places = dims[1].dim_value, _attribute(node, "blocksize", 1) ** 2
+    channels, places = dims[1].dim_value, attribute_of(node, "blocksize", 1) ** 2
     order = np.arange(places * channels).reshape(places, channels).T.reshape(-1)
     y = node.output[0]
     plain.output[0] = f"{y}/places first"
@@ -196,10 +197,6 @@ def _since(op: str, opset: int) -> int:
         return int(onnx.defs.get_schema(op, opset, "").since_version)
     except onnx.defs.SchemaError:
         return 0
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _without(node: onnx.NodeProto, name: str) -> onnx.NodeProto:

@@ -12,7 +12,8 @@ from typing import Any
 
 import onnx
 import onnx.parser
-from onnx import helper
+
+from gbp_onnx.graph.nodes import attributes
 
 __all__ = ["MICROSOFT", "MICROSOFT_BODIES", "microsoft_body"]
 
@@ -64,7 +65,7 @@ def microsoft_body(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) ->
     write = MICROSOFT_BODIES.get(node.op_type) if node.domain == MICROSOFT else None
     if write is None:
         return None
-    attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attrs = attributes(node)
     call = _Call(node, types, {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()})
     made = write(call)
     if made is None:

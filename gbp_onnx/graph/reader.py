@@ -19,6 +19,7 @@ from gbp_onnx.graph.blocks import BLOCKED, block_size, blocked_tensors
 from gbp_onnx.graph.external import is_external
 from gbp_onnx.graph.folding import Array, evaluate, foldable, split
 from gbp_onnx.graph.kinds import FLOAT_TYPES
+from gbp_onnx.graph.nodes import attributes
 from gbp_onnx.graph.ranks import give_rank
 from gbp_onnx.graph.stand_ins import infer_shapes
 
@@ -475,7 +476,7 @@ def _small_value(node: onnx.NodeProto, values: Mapping[str, Array]) -> Array | N
     """The one output of a node of small constants; None where it is none."""
     if node.domain not in STANDARD_DOMAINS or len(node.output) != 1 or any(n and n not in values for n in node.input):
         return None
-    attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attrs = attributes(node)
     if node.op_type == "Constant":
         tensor = attrs.get("value")
         value = np.asarray(numpy_helper.to_array(tensor)) if tensor is not None and _has_data(tensor) else None

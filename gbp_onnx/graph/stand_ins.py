@@ -14,6 +14,7 @@ import onnx.numpy_helper
 from onnx import helper
 
 from gbp_onnx.graph.blocks import BLOCKED
+from gbp_onnx.graph.nodes import attributes
 from gbp_onnx.graph.quantised_stand_ins import quantised_stand_ins
 from gbp_onnx.graph.true_shapes import corrections
 
@@ -174,7 +175,7 @@ def _stand_ins(node: onnx.NodeProto, index: int) -> list[onnx.NodeProto]:
 
 def _blocked_stand_ins(node: onnx.NodeProto, index: int) -> list[onnx.NodeProto]:
     """Upsample: Resize. ReorderInput, ReorderOutput: a 1x1 Conv that makes as many channels, beside a Transpose."""
-    attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attrs = attributes(node)
     x, y, weight = node.input[0], node.output[0], f"{CHANNELS}/{index}"
     if node.op_type == "Upsample":
         scales = helper.make_node(

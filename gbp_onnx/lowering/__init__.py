@@ -17,6 +17,8 @@ from gbp_onnx.lowering.cpu import CPU
 from gbp_onnx.lowering.cuda import CUDA
 from gbp_onnx.lowering.draft import Draft
 from gbp_onnx.lowering.rewriting import Rewrite, apply
+from gbp_onnx.runtime.providers import CPU as CPU_PROVIDER
+from gbp_onnx.runtime.providers import CUDA as CUDA_PROVIDER
 from gbp_onnx.runtime.providers import choose_providers
 
 __all__ = ["LOWERINGS", "REWRITES", "check_lowering", "liked_by", "lower"]
@@ -36,7 +38,7 @@ def check_lowering(name: str) -> str:
 
 def liked_by(provider: str) -> str:
     """The form that one of ONNX Runtime's providers runs fastest."""
-    return {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}.get(provider, "portable")
+    return {CPU_PROVIDER: "cpu", CUDA_PROVIDER: "cuda"}.get(provider, "portable")
 
 
 def lower(model: onnx.ModelProto, form: str, *, without: Collection[str] = ()) -> onnx.ModelProto:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.graph.nodes import attributes
+from gbp_onnx.lowering.draft import Draft
 
 __all__ = [
     "BLOCK",

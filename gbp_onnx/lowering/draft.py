@@ -15,10 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from gbp_onnx.graph.names import names_in
+from gbp_onnx.graph.names import names_in, unique_name
 from gbp_onnx.graph.reader import captured_names, skeleton_with_shapes
 
-__all__ = ["Draft", "Shape", "attributes", "is_backward"]
+__all__ = ["PROBES", "Draft", "Shape", "is_backward", "origin_of"]
 
 Shape = tuple[Any, ...]
 """Sizes: int where known, str or None where open."""
@@ -67,7 +67,6 @@ class Draft:
         self._values: dict[str, NDArray[Any] | None] = {}
         self._constants: dict[Any, str] = {}
         self._added: list[onnx.TensorProto] = []
-        self._count = 0
         self.origin = ""
         """The forward node whose derivative is being rewritten."""
         self.phases: dict[str, dict[tuple[int, int], str]] = {}
@@ -213,10 +212,9 @@ class Draft:
 
     def needed(self) -> set[int]:
         """The nodes, by id, that what the model returns depends on by now."""
-        makers = {o: n for n in self.nodes for o in n.output if o}
         placed: set[int] = set()
         for name in self.outputs:
-            _behind(self.now(name), makers, placed)
+            _behind(self.now(name), self.maker, placed)
         return placed
 
     def finish(self) -> None:
@@ -284,8 +282,8 @@ class Draft:
             if node.op_type == "Add":
                 waiting += node.input
             else:
-                origin = next((p.value for p in node.metadata_props if p.key == MARK), "")
-                if origin not in self.named or tensor not in self.named[origin].input:
+                origin = self.named.get(origin_of(node))
+                if origin is None or tensor not in origin.input:
                     return False
         base = re.sub(r"_\d+$", "", tensor)
         taken = name.removesuffix(tensor) + base
@@ -310,13 +308,7 @@ class Draft:
                 self._readers.setdefault(name, []).append(node)
 
     def _new_name(self, base: str) -> str:
-        stem = f"grad/lowered/{self.origin}/{base}" if self.origin else f"grad/lowered/{base}"
-        name = stem
-        while name in self._taken:
-            self._count += 1
-            name = f"{stem}_{self._count}"
-        self._taken.add(name)
-        return name
+        return unique_name("/".join(filter(None, ("grad/lowered", self.origin, base))), self._taken)
 
     def _final_names(self) -> dict[str, str]:
         """New names of emitted tensors that stand in place of those that must keep theirs."""
@@ -348,9 +340,9 @@ def is_backward(node: onnx.NodeProto) -> bool:
     return node.name.startswith("grad/") and any(o and node.name.startswith(o) for o in node.output)
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+def origin_of(node: onnx.NodeProto) -> str:
+    """The name of the forward node that a node is a derivative of; empty where it is of none."""
+    return next((p.value for p in node.metadata_props if p.key == MARK), "")
 
 
 def _behind(root: str, makers: Mapping[str, onnx.NodeProto], placed: set[int]) -> list[onnx.NodeProto]:

@@ -21,7 +21,7 @@ from gbp_onnx.lowering.patterns import Gate, Pool, Transposed, gate_of, pool_of,
 from gbp_onnx.lowering.pools import Zero, pool_phases
 from gbp_onnx.lowering.turned import as_conv, as_phases, as_spread
 
-__all__ = ["fuse_gate", "lower_sum", "lower_term"]
+__all__ = ["fuse_gate", "lower_sum"]
 
 Phases = dict[tuple[int, int], str]
 
@@ -185,7 +185,7 @@ def _summed(g: Draft, terms: list[str], mask: str | None, zero: Zero) -> str:
             rest.append(term)
         else:
             mask = whole[0, 0]  # which began with the mask, or with the pool before
-    lowered = [lower_term(g, t, zero) for t in rest]
+    lowered = [_lower_term(g, t, zero) for t in rest]
     late = [t for t in lowered if _takes_in(g, t)]
     ready = [t for t in lowered if t not in late]
     if not late and ready and mask is not None and fits(g, ready[-1]):
@@ -203,7 +203,7 @@ def _takes_in(g: Draft, name: str) -> bool:
     return node is not None and not g.is_forward(name) and not g.is_kept(name) and alone
 
 
-def lower_term(g: Draft, name: str, zero: Zero) -> str:
+def _lower_term(g: Draft, name: str, zero: Zero) -> str:
     """One term of a sum, at full size; as it is where there is no better form."""
     window: Transposed | None = transposed_of(g, name)
     if window is not None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, attributes, is_backward
+from gbp_onnx.graph.nodes import attributes
+from gbp_onnx.lowering.draft import Draft, is_backward, origin_of
 from gbp_onnx.lowering.patterns import terms_of
 
 __all__ = ["nest_concats"]
@@ -89,7 +90,7 @@ def _sum_with(g: Draft, name: str) -> str:
 
 
 def _level(g: Draft, node: onnx.NodeProto) -> _Level | None:
-    concat = g.named.get(_origin(node))
+    concat = g.named.get(origin_of(node))
     if concat is None or concat.op_type != "Concat" or attributes(concat)["axis"] != 1 or node.op_type != "Split":
         return None
     spaces = [g.space(o) for o in node.output]
@@ -98,10 +99,6 @@ def _level(g: Draft, node: onnx.NodeProto) -> _Level | None:
     channels = tuple(s[0] for s in spaces if s is not None)
     whole = len(channels) == len(spaces) and len(set(concat.input)) == len(concat.input)
     return _Level(tuple(concat.input), channels, node) if whole else None
-
-
-def _origin(node: onnx.NodeProto) -> str:
-    return next((p.value for p in node.metadata_props if p.key == "gbp.vjp_of"), "")
 
 
 def _sums(g: Draft, chain: Sequence[_Level]) -> dict[str, tuple[str, list[str]]] | None:

@@ -6,13 +6,12 @@ ConvTranspose(gate(y, spread evenly(one-hot(target))), W [classes, C])   ->  Gat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, attributes, is_backward
-from gbp_onnx.lowering.patterns import gate_of, transposed_of
+from gbp_onnx.graph.nodes import attributes
+from gbp_onnx.lowering.draft import Draft, is_backward
+from gbp_onnx.lowering.patterns import emit_mask, gate_of, transposed_of
 
 __all__ = ["look_up_conv", "look_up_row"]
 
@@ -45,35 +44,33 @@ def look_up_conv(g: Draft, node: onnx.NodeProto) -> bool:
         return False
     end = g.maker.get(window.ct)
     gate = None if end is None or window.group != 1 else gate_of(g, end)
-    spread = _spread_of(g, window.ct if gate is None else gate.ct)
-    if spread is None or g.space(window.ct) is None:
+    index, space = _spread_index(g, window.ct if gate is None else gate.ct), g.space(window.ct)
+    if index is None or space is None:
         return False
     if gate is not None and gate.y is not None and not (g.space(gate.y) and g.alike(gate.y, window.ct)):
         return False
-    batch = (g.shape(window.ct) or (None,))[0]
-    _, height, width = g.space(window.ct) or (0, 0, 0)
-    row = g.emit("Gather", [window.weight, spread.index], (batch, window.size[0], 1, 1), axis=0)
+    batch, (_, height, width) = (g.shape(window.ct) or (None,))[0], space
+    row = g.emit("Gather", [window.weight, index], (batch, window.size[0], 1, 1), axis=0)
     share = g.constant(np.float32(1) / np.float32(height * width))
-    alone = None if gate is None or gate.y is None else _column(g, gate.y, window.weight, spread.index)
     if gate is None or gate.y is None:
         plane = g.emit("Expand", [share, g.constant([1, 1, height, width], np.int64)], (1, 1, height, width))
     else:
-        if alone is None:
-            column = g.emit("Unsqueeze", [spread.index, g.constant([1], np.int64)], (batch, 1), onnx.TensorProto.INT64)
-            y = g.emit("GatherND", [gate.y, column], (batch, height, width), batch_dims=1)
-            y = g.emit("Unsqueeze", [y, g.constant([1], np.int64)], (batch, 1, height, width))
-        else:
-            y = alone
-        inside = g.emit("Greater", [y, g.constant(np.float32(0))], g.shape(y), onnx.TensorProto.BOOL)
-        if gate.cap is not None:
-            below = g.emit("Less", [y, g.constant(np.float32(gate.cap))], g.shape(y), onnx.TensorProto.BOOL)
-            inside = g.emit("And", [inside, below], g.shape(y), onnx.TensorProto.BOOL)
-        plane = g.emit("Where", [inside, share, g.constant(np.float32(0))], g.shape(y))
+        y = _computed_column(g, gate.y, window.weight, index) or _column(g, gate.y, index)
+        plane = g.emit("Where", [emit_mask(g, y, gate.cap), share, g.constant(np.float32(0))], g.shape(y))
     g.replace(node.output[0], g.emit("Mul", [row, plane], g.shape(node.output[0])))
     return True
 
 
-def _column(g: Draft, y: str, weight: str, index: str) -> str | None:
+def _column(g: Draft, y: str, index: str) -> str:
+    """The target's channel of y, [N, 1, H, W]."""
+    batch, one = (g.shape(y) or (None,))[0], g.constant([1], np.int64)
+    _, height, width = g.space(y) or (0, 0, 0)
+    column = g.emit("Unsqueeze", [index, one], (batch, 1), onnx.TensorProto.INT64)
+    plane = g.emit("GatherND", [y, column], (batch, height, width), batch_dims=1)
+    return g.emit("Unsqueeze", [plane, one], (batch, 1, height, width))
+
+
+def _computed_column(g: Draft, y: str, weight: str, index: str) -> str | None:
     """The target's channel of y = Relu(Conv(x, W) + b) before its Relu, [N, 1, H, W]: Gather(W, target) @ x + its bias.
 
     Where nothing asks for the other channels.
@@ -87,14 +84,10 @@ def _column(g: Draft, y: str, weight: str, index: str) -> str | None:
         return None
     x, attrs = g.now(conv.input[0]), attributes(conv)
     space, shape = g.space(x), g.shape(weight) or ()
-    plain = all(v in (None, 0, 1, [1, 1], [0] * 4) for v in attrs.values() if not isinstance(v, bytes))
-    if g.now(conv.input[1]) != g.now(weight) or not plain or space is None or len(g.readers(conv.output[0])) != 1:
+    plain = all(v in (None, 0, 1, [1, 1], [0] * 4, b"NOTSET", b"VALID") for v in attrs.values())
+    if g.now(conv.input[1]) != g.now(weight) or not plain or space is None or space[0] != shape[1]:
         return None
-    if (
-        attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
-        or space[0] != shape[1]
-        or g.is_kept(conv.output[0])
-    ):
+    if len(g.readers(conv.output[0])) != 1:
         return None
     channels, height, width = space
     batch = (g.shape(x) or (None,))[0]
@@ -108,14 +101,8 @@ def _column(g: Draft, y: str, weight: str, index: str) -> str | None:
     return g.emit("Reshape", [found, g.constant([0, 1, height, width], np.int64)], (batch, 1, height, width))
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """Expand(one-hot(index) / n): the derivative of a global mean."""
-
-    index: str
-
-
-def _spread_of(g: Draft, name: str) -> _Spread | None:
+def _spread_index(g: Draft, name: str) -> str | None:
+    """The index of Expand(one-hot(index) / n), the derivative of a global mean."""
     expand = g.node(name, "Expand")
     share = None if expand is None else g.node(expand.input[0], "Div")
     space = g.space(name)
@@ -125,7 +112,7 @@ def _spread_of(g: Draft, name: str) -> _Spread | None:
     if index is None or not _counts(g, share.input[1], space[1] * space[2]):
         return None
     shape = g.shape(share.output[0])
-    return None if shape is None or shape[1:] != (space[0], 1, 1) else _Spread(index)
+    return None if shape is None or shape[1:] != (space[0], 1, 1) else index
 
 
 def _counts(g: Draft, name: str, places: int) -> bool:

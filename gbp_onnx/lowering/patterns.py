@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.graph.nodes import attributes
+from gbp_onnx.lowering.draft import Draft
 
-__all__ = ["Gate", "Pool", "Transposed", "gate_of", "pool_of", "terms_of", "transposed_of"]
+__all__ = [
+    "Gate",
+    "Pool",
+    "Transposed",
+    "emit_mask",
+    "gate_of",
+    "never_negative",
+    "pool_of",
+    "terms_of",
+    "transposed_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,16 @@ def _mask(g: Draft, name: str) -> tuple[str, float | None] | None:
         return None
     cap = g.number(high.input[1])
     return None if cap is None or cap <= 0 else (y, cap)
+
+
+def emit_mask(g: Draft, y: str, cap: float | None) -> str:
+    """[0 < y], or [0 < y < cap], as the portable form has it."""
+    shape, kind = g.shape(y), onnx.TensorProto.BOOL
+    above = g.emit("Greater", [y, g.constant(np.float32(0))], shape, kind)
+    if cap is None:
+        return above
+    below = g.emit("Less", [y, g.constant(np.float32(cap))], shape, kind)
+    return g.emit("And", [above, below], shape, kind)
 
 
 def terms_of(g: Draft, name: str) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from gbp_onnx.graph.nodes import attributes
 from gbp_onnx.lowering.blocked import fits, interleave, relu
-from gbp_onnx.lowering.draft import Draft, attributes
-from gbp_onnx.lowering.patterns import Gate, gate_of, pool_of, terms_of, transposed_of
+from gbp_onnx.lowering.draft import Draft
+from gbp_onnx.lowering.patterns import Gate, emit_mask, gate_of, pool_of, terms_of, transposed_of
 from gbp_onnx.lowering.pools import Zero, pool_phases
 from gbp_onnx.lowering.turned import cut_channels
 
@@ -112,13 +113,8 @@ def _gate_whole(g: Draft, node: onnx.NodeProto, gates: _Gates, pieces: list[int]
     whole, shape = gates.whole, g.shape(node.input[0])
     if whole.y is None or not fits(g, node.input[0]):
         return False
-    zero, bool_ = g.constant(0.0), onnx.TensorProto.BOOL
-    mask = g.emit("Greater", [whole.y, zero], shape, bool_)
-    if whole.cap is not None:
-        below = g.emit("Less", [whole.y, g.constant(whole.cap)], shape, bool_)
-        mask = g.emit("And", [mask, below], shape, bool_)
     ct = g.emit("Relu", [whole.ct], shape) if whole.clamps else whole.ct
-    gated = g.emit("Where", [mask, ct, zero], shape)
+    gated = g.emit("Where", [emit_mask(g, whole.y, whole.cap), ct, g.constant(0.0)], shape)
     parts = g.emit_many("Split", [gated, *node.input[1:]], [g.shape(o) for o in node.output], axis=1)
     for end, part in zip(gates.ends, parts, strict=True):
         g.replace(end, part)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, is_backward
+from gbp_onnx.lowering.draft import Draft, is_backward, origin_of
 
 __all__ = ["Rewrite", "apply"]
 
@@ -34,7 +34,7 @@ def apply(g: Draft, rewrites: Sequence[Rewrite], without: Collection[str] = ()) 
         for node in [n for n in g.nodes if n.op_type in rewrite.ops and is_backward(n)]:
             if not any(g.readers(o) or g.is_kept(o) for o in node.output if o and g.now(o) == o):
                 continue  # nothing needs it any more
-            g.origin = next((p.value for p in node.metadata_props if p.key == "gbp.vjp_of"), "")
+            g.origin = origin_of(node)
             if rewrite.rule(g, node):
                 done[rewrite.name] = done.get(rewrite.name, 0) + 1
         g.origin = ""

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gbp_onnx.graph.nodes import attributes
 from gbp_onnx.lowering.blocked import fits
-from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.lowering.draft import Draft
 from gbp_onnx.lowering.patterns import gate_of, transposed_of
 
 __all__ = ["scale_by_conv", "scale_weight"]

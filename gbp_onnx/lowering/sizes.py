@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from gbp_onnx.lowering.draft import Draft, attributes
+from gbp_onnx.graph.nodes import attributes
+from gbp_onnx.lowering.draft import Draft
 
 __all__ = ["know_size", "reshape_to_constant"]
 

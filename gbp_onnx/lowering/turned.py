@@ -15,7 +15,7 @@ from gbp_onnx.lowering.blocked import sized, spread
 from gbp_onnx.lowering.draft import Draft
 from gbp_onnx.lowering.patterns import Transposed
 
-__all__ = ["as_conv", "as_phases", "as_spread", "cut_channels", "phase_taps"]
+__all__ = ["as_conv", "as_phases", "as_spread", "cut_channels"]
 
 _END = -(2**31)
 

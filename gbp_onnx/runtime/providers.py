@@ -17,7 +17,7 @@ from typing import Any
 
 from gbp_onnx.errors import GbpWarning, RuntimeFailure
 
-__all__ = ["CPU", "Choice", "Providers", "choose_providers", "onnxruntime", "runtime_version"]
+__all__ = ["CPU", "CUDA", "Choice", "Providers", "choose_providers", "onnxruntime", "runtime_version"]
 
 Providers = str | Sequence[str | tuple[str, dict[str, Any]]]
 """What callers pass: "auto", "cpu", "cuda", or ONNX Runtime's own list of provider names (with options)."""
